@@ -1,0 +1,92 @@
+"""The model families that can be converted: one file each in `modeling/`, read here without being imported.
+
+A family file `modeling_swaa_xxx.py` holds `SwaaXxxConfig` (with `model_type = "swaa_xxx"`), `SwaaXxxModel` and
+`SwaaXxxForCausalLM`. Adding a family is adding that file.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from swaa_convert.resources import MODELING_DIR
+
+_AUTO_CLASSES = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForCausalLM": "ForCausalLM"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One convertible family: the source's names and ours."""
+
+    model_type: str
+    swaa_model_type: str
+    architecture: str
+    swaa_prefix: str
+    entry_file: str
+
+    @property
+    def swaa_architecture(self) -> str:
+        return f"{self.swaa_prefix}ForCausalLM"
+
+    @property
+    def auto_map(self) -> dict[str, str]:
+        """What transformers' Auto classes load from the repo's own files."""
+        module = Path(self.entry_file).stem
+        return {auto: f"{module}.{self.swaa_prefix}{suffix}" for auto, suffix in _AUTO_CLASSES.items()}
+
+
+@lru_cache
+def families(modeling_dir: Path = MODELING_DIR) -> tuple[Family, ...]:
+    """Every family that has a file in `modeling_dir`."""
+    return tuple(_read_family(path) for path in sorted(modeling_dir.glob("modeling_swaa_*.py")))
+
+
+def shipped_files(family: Family, modeling_dir: Path = MODELING_DIR) -> tuple[str, ...]:
+    """The entry file and everything that it imports relatively, directly or through a helper."""
+    found: list[str] = []
+    waiting = [family.entry_file]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found.append(name)
+            waiting.extend(_relative_imports(modeling_dir / name))
+    return tuple(found)
+
+
+def _read_family(path: Path) -> Family:
+    for node in _parse(path).body:
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+            model_type = _class_constant(node, "model_type")
+            if model_type is not None:
+                return _family(node.name.removesuffix("Config"), model_type, path.name)
+    raise ValueError(f"{path}: no class SwaaXxxConfig with model_type = 'swaa_xxx'")
+
+
+def _family(prefix: str, model_type: str, entry_file: str) -> Family:
+    return Family(
+        model_type=model_type.removeprefix("swaa_"),
+        swaa_model_type=model_type,
+        architecture=f"{prefix.removeprefix('Swaa')}ForCausalLM",
+        swaa_prefix=prefix,
+        entry_file=entry_file,
+    )
+
+
+def _class_constant(node: ast.ClassDef, name: str) -> str | None:
+    for statement in node.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            value = ast.literal_eval(statement.value) if isinstance(statement, ast.Assign) else None
+            return value if isinstance(value, str) else None
+    return None
+
+
+def _relative_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            yield f"{node.module}.py"
+
+
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

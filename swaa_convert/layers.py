@@ -1,0 +1,47 @@
+"""Which layers keep full attention in a model of known depth."""
+
+from swaa_convert.errors import SwaaError
+from swaa_convert.interleave import stride
+from swaa_convert.recipe import Recipe
+
+
+def full_layers(recipe: Recipe, depth: int, *, clip: bool = False) -> tuple[int, ...]:
+    """The layers that keep full attention, ascending.
+
+    A list that runs past the depth (the published settings do) is refused unless `clip` drops its tail.
+    """
+    if recipe.interleave is not None:
+        return _interleaved(recipe.interleave, depth)
+    return within("full_layers", recipe.full_layers or (), depth, clip=clip)
+
+
+def fa_decode_layers(recipe: Recipe, depth: int, *, clip: bool = False) -> bool | list[int]:
+    """FA decode as config.json writes it: a bool, or the list of layers that have it."""
+    if recipe.fa_decode_layers is None:
+        return recipe.fa_decode
+    return list(within("fa_decode_layers", recipe.fa_decode_layers, depth, clip=clip))
+
+
+def within(key: str, layers: tuple[int, ...], depth: int, *, clip: bool) -> tuple[int, ...]:
+    """`layers`, ascending, none of them past the depth."""
+    beyond = [layer for layer in sorted(layers) if layer >= depth]
+    if beyond and not clip:
+        raise SwaaError(
+            f"{key} names layer {beyond[0]}, but the model has layers 0 to {depth - 1}"
+            " (--clip-layers drops what runs past the depth)"
+        )
+    return tuple(layer for layer in sorted(layers) if layer < depth)
+
+
+def _interleaved(word: str, depth: int) -> tuple[int, ...]:
+    if word == "auto":
+        raise SwaaError("interleave: auto must be resolved for a source before its layers can be counted")
+    found = stride(word)
+    if found is None:
+        return ()
+    step, first = found
+    if first >= depth:
+        raise SwaaError(
+            f"interleave {word} starts at layer {first}, but the model has layers 0 to {depth - 1}"
+        )
+    return tuple(range(first, depth, step))
