@@ -1,0 +1,34 @@
+"""Qwen3 with sliding window attention adaptation (SWAA, arXiv 2512.10411), embedded by swaa-convert."""
+
+from typing import Any
+
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
+from transformers.generation import GenerationMixin
+
+# transformers copies and loads only the files that this one imports itself, so all of them are named here.
+from .swaa_attention import swaa_attention  # noqa: F401
+from .swaa_blocks import blocked_attention  # noqa: F401
+from .swaa_cache import SinkWindowLayer  # noqa: F401
+from .swaa_config import SwaaConfigMixin
+from .swaa_flex import flex_attention  # noqa: F401
+from .swaa_generation import SwaaGenerationMixin
+from .swaa_mask import Rule  # noqa: F401
+from .swaa_model import SwaaModelMixin
+from .swaa_settings import SwaaSettings  # noqa: F401
+from .swaa_state import SwaaState  # noqa: F401
+
+
+class SwaaQwen3Config(SwaaConfigMixin, Qwen3Config):
+    model_type = "swaa_qwen3"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+
+class SwaaQwen3Model(SwaaModelMixin, Qwen3Model):
+    config_class = SwaaQwen3Config
+
+
+class SwaaQwen3ForCausalLM(SwaaGenerationMixin, Qwen3ForCausalLM, GenerationMixin):
+    config_class = SwaaQwen3Config
+    base_model_class = SwaaQwen3Model

@@ -1,0 +1,178 @@
+"""Windowed attention in plain PyTorch: blocks of queries against the sinks and the band of keys they can see.
+
+Time and memory are O(queries * (window + sinks)), plus O(queries * keys) for dense queries only.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from .swaa_mask import Rule, Tokens, combine, repeat_heads, rule_mask, take_columns
+from .swaa_state import SwaaState
+
+
+@dataclass
+class Block:
+    """Queries [start, end) and the band of keys [low, high) that covers their windows."""
+
+    start: int
+    end: int
+    low: int
+    high: int
+
+
+@dataclass
+class Plan:
+    """How one call is cut up. sinks: (1 or batch, keep_first) key indices, of unpacked rows; None if packed."""
+
+    blocks: list[Block]
+    sinks: Tensor | None
+
+
+def blocked_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keys: Tokens,
+    state: SwaaState,
+    rule: Rule,
+    scaling: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The rule's attention, exactly.
+
+    query: (batch, heads, q, dim); key, value: (batch, kv_heads, k, dim); keys: the k tokens. Returns
+    (batch, heads, q, dim).
+    """
+    queries = state.queries.to(query.device)
+    keys = keys.to(query.device)
+    if state.length is None:  # a static cache's length is on the device: one tile, no question asked
+        everything = slice(0, key.shape[2])
+        return _tile(query, key, value, queries, keys, state.user_mask, everything, rule, scaling, dropout)
+    plan = _plan(state, queries, keys, rule)
+    outputs = []
+    for block in plan.blocks:
+        rows = slice(block.start, block.end)
+        mask = None if state.user_mask is None else state.user_mask[:, :, rows]
+        columns: slice | Tensor = slice(block.low, block.high)
+        if block.low > 0 and rule.keep_first > 0:
+            columns = _with_sinks(block, keys, plan.sinks, rule.keep_first)
+        outputs.append(
+            _tile(query[:, :, rows], key, value, queries[rows], keys, mask, columns, rule, scaling, dropout)
+        )
+    return torch.cat(outputs, dim=2)
+
+
+def _tile(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    queries: Tokens,
+    keys: Tokens,
+    user_mask: Tensor | None,
+    columns: slice | Tensor,
+    rule: Rule,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Some queries against some columns: a slice, or (1 or batch, n) indices, a column named twice at index -1."""
+    if isinstance(columns, slice):
+        key, value, tokens = key[:, :, columns], value[:, :, columns], keys[columns]
+        mask = rule_mask(queries, tokens, rule)
+    else:
+        named = columns >= 0
+        columns = columns.clamp(min=0)
+        tokens = keys.gather(columns)
+        mask = rule_mask(queries, tokens, rule) & named[:, None, :]
+        key, value = _take(key, columns), _take(value, columns)
+    if user_mask is not None:
+        user_mask = take_columns(user_mask, tokens)
+    groups = query.shape[1] // key.shape[1]
+    return scaled_dot_product_attention(
+        query,
+        repeat_heads(key, groups),
+        repeat_heads(value, groups),
+        attn_mask=combine(mask, user_mask, query.dtype),
+        dropout_p=dropout,
+        scale=scaling,
+    )
+
+
+def _take(states: Tensor, columns: Tensor) -> Tensor:
+    """(batch, heads, k, dim) at (1 or batch, n): (batch, heads, n, dim)."""
+    if columns.shape[0] == 1:
+        return states.index_select(2, columns[0])
+    batch, heads, _, dim = states.shape
+    return states.gather(2, columns[:, None, :, None].expand(batch, heads, -1, dim))
+
+
+def _with_sinks(block: Block, keys: Tokens, sinks: Tensor | None, keep_first: int) -> Tensor:
+    """Columns of the sinks that lie before the band, then the band; -1 where a sink is in the band already."""
+    band = torch.arange(block.low, block.high, device=keys.position.device)[None]
+    if sinks is None:
+        assert keys.start is not None
+        # Only the sequence that the band's first key belongs to can have begun before the band.
+        first = keys.start[:, block.low, None]
+        sinks = first + torch.arange(keep_first, device=first.device)
+    before = torch.where(sinks < block.low, sinks, -1)
+    return torch.cat([before, band.expand(before.shape[0], -1)], dim=1)
+
+
+def _plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> Plan:
+    """Cuts the queries into blocks; layers with the same keys share the result."""
+    count = keys.position.shape[1]
+    name = ("blocks", count, rule, queries.position.device)
+    if name not in state.plans:
+        state.plans[name] = make_plan(state, queries, keys, rule, block_size(rule.window))
+    return state.plans[name]
+
+
+def make_plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule, size: int) -> Plan:
+    """Cuts the queries into blocks of `size` and finds the band of keys of each. Asks the device twice at most."""
+    assert state.length is not None
+    new, count = queries.position.shape[1], keys.position.shape[1]
+    starts = list(range(0, new, size))
+    offset = int(state.past) if count > state.length else count - new
+    order = _order(keys)
+    lows = _band_starts(order, offset, starts, rule.window)
+    dense = _dense_blocks(queries, rule, starts, size)
+    blocks = []
+    for start, low, is_dense in zip(starts, lows, dense):
+        end = min(start + size, new)
+        blocks.append(Block(start, end, 0 if is_dense else low, offset + end))
+    sinks = None
+    if keys.start is None:
+        wanted = torch.arange(rule.keep_first, device=order.device).expand(order.shape[0], -1).contiguous()
+        sinks = torch.searchsorted(order, wanted).clamp(max=count - 1)
+    return Plan(blocks, sinks)
+
+
+def block_size(window: int) -> int:
+    """Queries per block: a wide block wastes keys outside the window, a narrow one wastes calls."""
+    return max(64, min(512, window))
+
+
+def _order(keys: Tokens) -> Tensor:
+    """(1 or batch, k): how many real tokens came before, never falling along the row."""
+    if keys.start is not None:
+        return torch.arange(keys.position.shape[1], device=keys.position.device)[None]
+    return keys.position.cummax(dim=1).values
+
+
+def _band_starts(order: Tensor, offset: int, starts: list[int], window: int) -> list[int]:
+    """The first key index that any row's first query of each block has in its window."""
+    first = torch.tensor([offset + start for start in starts], device=order.device)
+    oldest = (order[:, first] - (window - 1)).contiguous()
+    low = torch.searchsorted(order.contiguous(), oldest)
+    # Rows of padding have no window of their own; every query must find itself in its band.
+    return torch.minimum(low, first).amin(dim=0).tolist()
+
+
+def _dense_blocks(queries: Tokens, rule: Rule, starts: list[int], size: int) -> list[bool]:
+    """Whether each block holds a dense query, which sees every key before it."""
+    if queries.dense is None or not rule.fa_decode:
+        return [False] * len(starts)
+    any_row = queries.dense.any(dim=0)
+    return torch.stack([part.any() for part in any_row.split(size)]).tolist()

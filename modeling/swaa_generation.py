@@ -1,0 +1,158 @@
+"""What every SWAA causal language model adds to the stock one: it knows which tokens are prompt."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, ClassVar, NoReturn
+
+import transformers
+from torch import Tensor
+
+# Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
+# that the stock forward doesn't declare, calls itself for assistants, and may run in several threads at once.
+_dense_from: ContextVar[int | Tensor | None] = ContextVar("dense_from", default=None)
+
+
+class SwaaGenerationMixin:
+    """Fixes the prompt's length before generation starts. To be listed before the stock causal language model."""
+
+    config: Any
+    generation_config: Any
+    model: Any
+    base_model_class: ClassVar[type]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        # The stock constructor has built its own base model: it becomes ours, rather than being built a second time.
+        self.model.__class__ = self.base_model_class
+        self.model.window_layers()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.forward = _with_generated_tokens(cls.forward)  # type: ignore[attr-defined]
+
+    def generate(
+        self, inputs: Tensor | None = None, *args: Any, dense_from: int | Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """`GenerationMixin.generate`, with the tokens after the prompt dense where FA decode is on.
+
+        dense_from: where they begin, if not at the end of what is passed in: an index in the padded row, or a
+            tensor of one per row.
+        """
+        _refuse_broken_chunks(self, args, kwargs)
+        if dense_from is None:
+            prompt = _prompt_length(inputs, kwargs)
+            dense_from = max(prompt - self.model.swaa.fa_tail, 0)
+        token = _dense_from.set(dense_from)
+        try:
+            return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            _dense_from.reset(token)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """The stock inputs, and where dense queries begin."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
+            input_ids, *args, inputs_embeds=inputs_embeds, **kwargs
+        )
+        dense_from = _dense_from.get()
+        if dense_from is not None:
+            inputs["dense_from"] = _as_seen_now(dense_from, inputs)
+        return inputs
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+        """Static caches get the 2D mask too, for a 4D one hides which tokens are padding."""
+        if attention_mask is None or bool((attention_mask != 0).all()):
+            return None
+        return attention_mask
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
+        result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)  # type: ignore[misc]
+        cache = model_kwargs.get("past_key_values")
+        if cache is not None:
+            self.model.swaa_cache(cache)
+            if getattr(generation_config, "is_assistant", False):
+                _record_past(cache)
+        return result
+
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
+        """Assisted decoding takes tokens back, and its assistant must see the same prompt."""
+        model_kwargs = kwargs.get("model_kwargs", {})
+        _record_past(model_kwargs.get("past_key_values"))
+        candidates = super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
+        same_tokens = kwargs.get("assistant_tokenizer") is None
+        if same_tokens and isinstance(getattr(candidates, "assistant_model", None), SwaaGenerationMixin):
+            candidates.assistant_kwargs["dense_from"] = _dense_from.get()
+        return candidates
+
+    def _no_continuous_batching(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError(
+            "SWAA models don't support continuous batching, whose paged attention would ignore their windows: "
+            "use generate() with a padded batch"
+        )
+
+    generate_batch = init_continuous_batching = continuous_batching_context_manager = _no_continuous_batching
+
+
+def _with_generated_tokens(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Tells the base model which tokens the labels mark as generated. Keeps the signature, which Trainer reads."""
+    place = list(inspect.signature(forward).parameters).index("labels") - 1
+
+    @functools.wraps(forward)
+    def with_generated_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:
+        labels = args[place] if len(args) > place else kwargs.get("labels")
+        if labels is not None and self.model.swaa.force_fa_decode:
+            kwargs["generated_tokens"] = labels != -100
+        return forward(self, *args, **kwargs)
+
+    return with_generated_tokens
+
+
+def _prompt_length(inputs: Tensor | None, kwargs: dict[str, Any]) -> int:
+    """Length of the padded prompt, cached turns included."""
+    tokens = kwargs.get("inputs_embeds")
+    if tokens is None:
+        tokens = inputs if inputs is not None else kwargs.get("input_ids")
+    mask = kwargs.get("attention_mask")
+    # Without any input generation starts from one token; with a cache the mask may be longer than the new tokens.
+    length = 1 if tokens is None else tokens.shape[1]
+    return max(length, mask.shape[-1]) if mask is not None else length
+
+
+def _as_seen_now(dense_from: int | Tensor, inputs: dict[str, Any]) -> int | Tensor:
+    """0 once every new query is dense, so that a compiled decoding step is the same graph for every prompt."""
+    cache = inputs.get("past_key_values")
+    past = 0 if cache is None else int(cache.get_seq_length())
+    if isinstance(dense_from, int):
+        return 0 if dense_from <= past else dense_from
+    if bool((dense_from <= past).all()):
+        return 0
+    tokens = inputs.get("input_ids") if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+    return dense_from.repeat_interleave(tokens.shape[0] // dense_from.numel())
+
+
+def _record_past(cache: Any) -> None:
+    """Windowed layers keep what a rejected draft would need. Newer versions ask for this themselves."""
+    for layer in getattr(cache, "layers", ()):
+        if hasattr(layer, "activate_past_recording"):
+            layer.activate_past_recording()
+
+
+def _refuse_broken_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises NotImplementedError for chunked prefill where the installed transformers computes it wrongly."""
+    config = args[0] if args else kwargs.get("generation_config")
+    chunk = kwargs.get("prefill_chunk_size", getattr(config or model.generation_config, "prefill_chunk_size", None))
+    if not chunk:
+        return
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    cache = kwargs.get("past_key_values")
+    filled = cache is not None and cache.get_seq_length() > 0
+    if version == (5, 2) or (filled and version < (5, 21)):
+        what = "chunked prefill onto a filled cache" if filled else "chunked prefill"
+        raise NotImplementedError(
+            f"transformers {transformers.__version__} computes {what} wrongly: "
+            "leave prefill_chunk_size unset or install a newer version"
+        )

@@ -1,0 +1,116 @@
+"""The attention rule of SWAA (arXiv 2512.10411, section 3), written once, and the plain attention that defines it.
+
+Every other attention in this repository computes the same thing faster and asks `attends` which keys count.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one windowed layer sees.
+
+    window: keys in the window, the query's own included (`sliding_window_size`).
+    keep_first: tokens at the start of each sequence that every query sees, the sinks.
+    fa_decode: whether generated tokens attend to everything before them.
+    """
+
+    window: int
+    keep_first: int
+    fa_decode: bool
+
+
+@dataclass
+class Tokens:
+    """Who the queries or the keys of one call are. The batch size of any of them may be 1, for equal rows.
+
+    position: (batch, length), counts the real tokens of a sequence from 0; padding has distinct negative values.
+    start: (batch, length), the index in the row where the token's sequence starts; None without packing.
+    dense: (batch, length), whether the token's query is dense (FA decode); None where none is, or for keys.
+    """
+
+    position: Tensor
+    start: Tensor | None = None
+    dense: Tensor | None = None
+
+    def __getitem__(self, part: slice) -> "Tokens":
+        """The tokens of a slice along the sequence."""
+        return Tokens(*(None if t is None else t[:, part] for t in (self.position, self.start, self.dense)))
+
+    def gather(self, index: Tensor) -> "Tokens":
+        """The tokens at `index` (batch, n), row by row."""
+        rows = index.shape[0]
+        fields = (self.position, self.start, self.dense)
+        return Tokens(*(None if t is None else t.expand(rows, -1).gather(1, index) for t in fields))
+
+    def to(self, device: torch.device) -> "Tokens":
+        return Tokens(*(None if t is None else t.to(device) for t in (self.position, self.start, self.dense)))
+
+
+def attends(q_position: Tensor, k_position: Tensor, dense: Tensor | bool, rule: Rule) -> Tensor:
+    """Whether a query attends to a key of the same sequence: the rule itself.
+
+    All arguments broadcast. A padding token sees itself only, so that its output stays finite.
+    """
+    causal = (k_position >= 0) & (k_position <= q_position)
+    in_window = q_position - k_position < rule.window
+    is_sink = k_position < rule.keep_first
+    return (causal & (is_sink | in_window | dense)) | (k_position == q_position)
+
+
+def rule_mask(queries: Tokens, keys: Tokens, rule: Rule) -> Tensor:
+    """The rule for every pair: bool of shape (batch, queries, keys)."""
+    dense = queries.dense[:, :, None] if rule.fa_decode and queries.dense is not None else False
+    mask = attends(queries.position[:, :, None], keys.position[:, None, :], dense, rule)
+    if queries.start is not None and keys.start is not None:
+        mask = mask & (queries.start[:, :, None] == keys.start[:, None, :])
+    return mask
+
+
+def combine(mask: Tensor, user_mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The rule's mask (batch, q, k) and the caller's 4D one (bool or additive) as one mask (batch, heads, q, k)."""
+    mask = mask[:, None]
+    if user_mask is None:
+        return mask
+    if user_mask.dtype == torch.bool:
+        return mask & user_mask
+    return torch.where(mask, user_mask.to(dtype), torch.finfo(dtype).min)
+
+
+def take_columns(user_mask: Tensor, keys: Tokens) -> Tensor:
+    """A 4D mask's columns for the given keys. Where a 4D mask is passed nothing is padding: position is index."""
+    index = keys.position.clamp(0, user_mask.shape[-1] - 1)[:, None, None, :]
+    shape = (max(user_mask.shape[0], index.shape[0]), *user_mask.shape[1:3])
+    return user_mask.expand(*shape, -1).gather(3, index.expand(*shape, -1))
+
+
+def repeat_heads(states: Tensor, groups: int) -> Tensor:
+    """(batch, kv_heads, length, dim) to (batch, kv_heads * groups, length, dim)."""
+    return states if groups == 1 else states.repeat_interleave(groups, dim=1)
+
+
+def eager_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scaling: float,
+    dropout: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Plain attention under a mask: the reference for every faster one.
+
+    query: (batch, heads, q, dim); key, value: (batch, kv_heads, k, dim); mask: (batch, 1 or heads, q, k), bool or
+    additive. Returns the output (batch, heads, q, dim) and the weights (batch, heads, q, k).
+    """
+    groups = query.shape[1] // key.shape[1]
+    scores = query @ repeat_heads(key, groups).transpose(2, 3) * scaling
+    if mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    else:
+        scores = scores + mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout)
+    return weights @ repeat_heads(value, groups), weights

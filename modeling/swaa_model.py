@@ -1,0 +1,237 @@
+"""What every SWAA base model adds to the stock one: windowed layers, and one state per forward pass for them."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+from transformers.utils import logging
+
+from .swaa_attention import NAME, check_backend
+from .swaa_cache import release_windows
+from .swaa_mask import Rule, Tokens
+from .swaa_settings import SwaaSettings
+from .swaa_state import SwaaState, dense_from_index, dense_from_labels, number_tokens, sequence_starts
+
+logger = logging.get_logger(__name__)
+
+
+class SwaaModelMixin:
+    """Sliding window attention in the layers that `swaa_config` windows. To be listed before the stock base model."""
+
+    config: Any
+    layers: Any
+    training: bool
+    gradient_checkpointing: bool
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.window_layers()
+
+    def window_layers(self) -> None:
+        """Gives the windowed layers their attention. Raises ValueError for a backend that SWAA has no kernel for."""
+        self.swaa: SwaaSettings = self.config.swaa_settings()
+        self.swaa_rules = _rules(self.swaa, self.config.num_hidden_layers)
+        if self.swaa_rules:
+            check_backend(self.config._attn_implementation)
+            _send_to_swaa(self.layers, self.swaa_rules, self.config)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        dense_from: int | Tensor | None = None,
+        generated_tokens: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The stock forward pass under the rule of SWAA.
+
+        dense_from: index in the (padded) row from which on queries are dense where FA decode is on: an int, or a
+            tensor of one per row. `generate` sets it to the prompt's length, less `fa_tail`. None: everything is
+            prompt.
+        generated_tokens: bool (batch, length), which tokens count as generated instead (training, from the labels).
+        """
+        if self.swaa_rules:
+            tokens = input_ids if inputs_embeds is None else inputs_embeds
+            packed = _is_packed(position_ids, attention_mask, past_key_values)
+            # Packed rows have no one cache; stock layers separate them only without any.
+            use_cache = False if packed else self._uses_cache(use_cache)
+            past_key_values = self.swaa_cache(past_key_values, use_cache)
+            starts = sequence_starts(position_ids) if packed and position_ids is not None else None
+            state = self._state(tokens, attention_mask, starts, past_key_values, dense_from, generated_tokens)
+            attention_mask = self._stock_mask(attention_mask, state)
+            kwargs["swaa"] = state
+        return super().forward(  # type: ignore[misc]
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+    def swaa_cache(self, cache: Any, use_cache: bool = True) -> Any:
+        """The KV cache for this model: windowed layers without FA decode release what they no longer need."""
+        released = [(i, rule) for i, rule in self.swaa_rules.items() if not rule.fa_decode]
+        if cache is None and use_cache and released:
+            cache = DynamicCache(config=self.config)
+        if cache is not None:
+            release_windows(cache, [(i, rule) for i, rule in released if i < self.config.num_hidden_layers])
+        return cache
+
+    def _uses_cache(self, use_cache: bool | None) -> bool:
+        if self.gradient_checkpointing and self.training:
+            return False
+        return bool(self.config.use_cache if use_cache is None else use_cache)
+
+    def _state(
+        self,
+        tokens: Any,
+        attention_mask: Any,
+        starts: Tensor | None,
+        cache: Any,
+        dense_from: int | Tensor | None,
+        generated: Tensor | None,
+    ) -> SwaaState:
+        check_backend(self.config._attn_implementation)
+        if attention_mask is not None and not isinstance(attention_mask, Tensor):
+            raise ValueError("SWAA takes a 2D or 4D attention_mask tensor; prepared masks of other kinds hide padding")
+        new, device = tokens.shape[1], tokens.device
+        past = _past_length(cache)
+        padding = attention_mask if attention_mask is not None and attention_mask.ndim == 2 else None
+        padding = _check_padding(padding, past, new)
+        user_mask = attention_mask if attention_mask is not None and attention_mask.ndim == 4 else None
+        total = past + new if isinstance(past, int) else _capacity(cache)
+        keys = Tokens(_positions(padding, total, starts, device), starts)
+        queries = _last(keys, past, new)
+        all_dense = self._mark_dense(queries, past, dense_from, generated)
+        state = SwaaState(
+            self.config._attn_implementation,
+            queries,
+            keys,
+            past,
+            total if isinstance(past, int) else None,
+            all_dense,
+            user_mask,
+            cache,
+        )
+        for layer in self.swaa_rules:
+            window_layer = state.window_layer(layer)
+            if window_layer is not None:
+                window_layer.announce(queries.position, padding is not None)
+        return state
+
+    def _mark_dense(
+        self, queries: Tokens, past: int | Tensor, dense_from: int | Tensor | None, generated: Tensor | None
+    ) -> bool:
+        """Sets which queries are dense, and returns whether all are."""
+        if not any(rule.fa_decode for rule in self.swaa_rules.values()):
+            return False
+        new, device = queries.position.shape[1], queries.position.device
+        if dense_from is not None:
+            if isinstance(dense_from, int) and isinstance(past, int) and dense_from >= past + new:
+                return False
+            queries.dense = dense_from_index(dense_from, past, new, device)
+            if isinstance(dense_from, int):
+                return dense_from == 0 or (isinstance(past, int) and dense_from <= past)
+        elif generated is not None:
+            queries.dense = dense_from_labels(generated.to(device), queries, self.swaa.fa_tail)
+        else:
+            if isinstance(past, int) and past > 0:
+                logger.warning_once(
+                    "A forward pass with a filled KV cache and without `dense_from` treats its tokens as prompt: "
+                    "pass dense_from=<length of the prompt> for FA decode, or use generate()."
+                )
+            return False
+        return not torch.compiler.is_compiling() and bool(queries.dense.all())
+
+    def _stock_mask(self, attention_mask: Tensor | None, state: SwaaState) -> Tensor | None:
+        """What the stock model gets: nothing to build a quadratic mask from, if no layer will read it."""
+        some_full = len(self.swaa_rules) < self.config.num_hidden_layers
+        if some_full or any(state.is_plain(rule) for rule in self.swaa_rules.values()):
+            return attention_mask
+        return torch.empty((1, 1, 0, 0), dtype=torch.bool, device=state.keys.position.device)
+
+
+def _rules(settings: SwaaSettings, depth: int) -> dict[int, Rule]:
+    """The rule of each windowed layer."""
+    window = settings.sliding_window_size
+    if window is None:
+        return {}
+    return {
+        layer: Rule(window, settings.keep_first, settings.fa_decode(layer))
+        for layer in range(depth)
+        if settings.windowed(layer)
+    }
+
+
+def _send_to_swaa(layers: Any, rules: dict[int, Rule], config: Any) -> None:
+    """Sends the attention of the windowed layers to ours, through a configuration that only they see."""
+    windowed = copy.copy(config)
+    windowed._attn_implementation_internal = NAME
+    for index, rule in rules.items():
+        attention = layers[index].self_attn
+        attention.config = windowed
+        attention.swaa_rule = rule
+
+
+def _past_length(cache: Any) -> int | Tensor:
+    """Tokens before this call. A static cache counts on the device, which a compiled graph must not wait for."""
+    past = 0 if cache is None else cache.get_seq_length()
+    if isinstance(past, int):
+        return past
+    # The counter is updated in place during the pass.
+    return past.clone() if torch.compiler.is_compiling() else int(past)
+
+
+def _capacity(cache: Any) -> int:
+    """Slots of a static cache; the method's name differs between versions."""
+    get = cache.get_max_length if hasattr(cache, "get_max_length") else cache.get_max_cache_shape
+    return int(get())
+
+
+def _is_packed(position_ids: Tensor | None, attention_mask: Any, cache: Any) -> bool:
+    """Whether several sequences share a row: positions that jump, without a mask, as stock models read them."""
+    if position_ids is None or attention_mask is not None or position_ids.shape[-1] < 2:
+        return False
+    if torch.compiler.is_compiling() or (cache is not None and cache.get_seq_length() > 0):
+        return False
+    if cache is None:
+        return bool((position_ids.diff(dim=-1) != 1).any())
+    if bool((position_ids[..., 1:] == 0).any()):
+        raise ValueError("packed position_ids can't go with past_key_values: pass packed rows without a cache")
+    return False
+
+
+def _check_padding(mask: Tensor | None, past: int | Tensor, new: int) -> Tensor | None:
+    """The 2D mask, or None where it hides nothing."""
+    if mask is None or torch.compiler.is_compiling():
+        return mask
+    if isinstance(past, int) and mask.shape[1] < past + new:
+        raise ValueError(
+            f"attention_mask covers {mask.shape[1]} tokens, but the cache and the input together have {past + new}"
+        )
+    return None if bool((mask != 0).all()) else mask
+
+
+def _positions(mask: Tensor | None, total: int, starts: Tensor | None, device: torch.device) -> Tensor:
+    if starts is not None:
+        return number_tokens(None, total, device) - starts
+    if mask is None or mask.shape[1] >= total:
+        return number_tokens(mask, total, device)
+    # A static cache's free slots: as if real, and so later than every query.
+    return number_tokens(torch.nn.functional.pad(mask, (0, total - mask.shape[1]), value=1), total, device)
+
+
+def _last(keys: Tokens, past: int | Tensor, new: int) -> Tokens:
+    """The tokens of this call."""
+    if isinstance(past, int):
+        return keys[past : past + new]
+    index = (torch.arange(new, device=keys.position.device) + past)[None]
+    return keys.gather(index.expand(keys.position.shape[0], -1))
