@@ -4,11 +4,10 @@ Positions count from 0. A windowed query i sees min(i + 1, window + keep_first) 
 sinks, each key once. Dense queries (full layers, and FA decode from `dense_from` on) see i + 1.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-BYTES_PER_VALUE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -124,12 +123,13 @@ def kv_bytes_per_key(config: Mapping[str, Any]) -> int:
     heads = int(config["num_attention_heads"])
     kv_heads = int(config.get("num_key_value_heads") or heads)
     head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
-    return 2 * kv_heads * head_dim * BYTES_PER_VALUE[kv_dtype(config)]
+    bits = re.search(r"\d+", kv_dtype(config))
+    return 2 * kv_heads * head_dim * int(bits[0] if bits else 32) // 8
 
 
 def kv_dtype(config: Mapping[str, Any]) -> str:
     """The element type that the cache takes from the weights; float32 when config.json names none."""
-    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
 def _dense_pairs(queries: int) -> int:

@@ -1,0 +1,143 @@
+"""README.md of a converted repo: what it is, how to load it, what it costs, how to make it again."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import yaml
+
+from swaa_convert import __version__
+from swaa_convert.inspect.figures import Rule, full_attention, kv_bytes_per_key, kv_dtype
+from swaa_convert.inspect.words import rule_in_words, show_memory, show_share
+from swaa_convert.layermap import render_layer_map
+from swaa_convert.paper import paper_row
+from swaa_convert.recipe import Recipe
+from swaa_convert.recipe_file import recipe_values
+from swaa_convert.resources import TEMPLATES_DIR
+
+LENGTHS = (32 * 1024, 128 * 1024)
+_TAGS = ("swaa", "sliding-window-attention", "long-context")
+_CARRIED = ("license", "license_name", "license_link", "language")
+# Tags that promise a server or a format that this repo does not have.
+_DROPPED_TAGS = {"text-generation-inference", "endpoints_compatible", "vllm", "gguf", "mlx", "onnx"}
+_FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
+def render_card(
+    *,
+    source_id: str,
+    source_revision: str | None,
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    source_card: str | None,
+    cot_files: Sequence[str] = (),
+) -> str:
+    """The model card of a converted repo.
+
+    Parameters
+    ----------
+    source_id:
+        A Hub id, or a local folder of which only the name is shown.
+    source_revision:
+        The commit on the Hub; None for a local folder.
+    config:
+        The converted config.json.
+    recipe:
+        What was asked for.
+    source_card:
+        The source's README.md, if it has one: licence, language and tags are carried over.
+    cot_files:
+        The files whose chat template `--cot` changed.
+    """
+    source = source_id if source_revision else os.path.basename(os.path.abspath(source_id))
+    rule = Rule.from_config(config["swaa_config"], config["num_hidden_layers"])
+    return _template("model_card.md.jinja").render(
+        front_matter=_yaml(_front_matter(source, source_revision, source_card)),
+        source=source,
+        revision=source_revision,
+        name=source.split("/")[-1],
+        rule=rule,
+        sentences=rule_in_words(rule),
+        layer_map=render_layer_map(rule.full_layers, rule.depth, rule.fa_decode_layers, unicode=True),
+        costs=[_cost(rule, config, length) for length in LENGTHS],
+        dtype=kv_dtype(config),
+        longest=config.get("max_position_embeddings"),
+        recipe=_yaml({key: value for key, value in recipe_values(recipe).items() if value is not None}),
+        cot=recipe.cot,
+        cot_files=cot_files,
+        paper=paper_row(source.split("/")[-1], recipe, rule),
+        version=__version__,
+    )
+
+
+def _front_matter(source: str, revision: str | None, source_card: str | None) -> dict[str, Any]:
+    """Metadata that the Hub understands; `base_model` must be a Hub id, so a local source has none."""
+    theirs = _read_front_matter(source_card or "")
+    carried = {key: theirs[key] for key in _CARRIED if _is_plain(theirs.get(key))}
+    base = {"base_model": source, "base_model_relation": "finetune"} if revision else {}
+    tags = theirs.get("tags") if _is_plain(theirs.get("tags")) else []
+    kept = [tag for tag in ([tags] if isinstance(tags, str) else tags or ()) if _is_kept(tag)]
+    return {
+        **carried,
+        **base,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": [*dict.fromkeys([*_TAGS, *kept])],
+    }
+
+
+def _read_front_matter(card: str) -> dict[str, Any]:
+    match = _FRONT_MATTER.match(card)
+    try:
+        values = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list) and all(isinstance(item, str) for item in value)
+    )
+
+
+def _is_kept(tag: str) -> bool:
+    return tag not in _DROPPED_TAGS and not tag.startswith(("base_model:", "license:", "region:"))
+
+
+def _cost(rule: Rule, config: Mapping[str, Any], length: int) -> dict[str, str]:
+    source, per_key = full_attention(rule.depth), kv_bytes_per_key(config)
+    return {
+        "length": f"{length:,}",
+        "seen": f"{min(length, rule.span or length):,}",
+        "prompt": show_share(rule.pairs(length) / source.pairs(length)),
+        "token": show_share(rule.next_token_pairs(length) / source.next_token_pairs(length)),
+        "memory": show_memory(rule.cached_keys(length) * per_key),
+        "source_memory": show_memory(source.cached_keys(length) * per_key),
+    }
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES_DIR),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    """A key per line, lists on one line."""
+    return "".join(
+        yaml.safe_dump(
+            {key: value},
+            default_flow_style=None if isinstance(value, list) else False,
+            allow_unicode=True,
+            width=2**16,
+        )
+        for key, value in values.items()
+    ).rstrip()
