@@ -25,11 +25,19 @@ class SwaaQwen3MoeConfig(SwaaConfigMixin, Qwen3MoeConfig):
         super().__init__(**kwargs)
 
 
-class SwaaQwen3MoeModel(SwaaModelMixin, Qwen3MoeModel):
+class StockExperts:
+    """Experts run as in the stock model: transformers decides by reading the source of the class it is asked about."""
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return bool(Qwen3MoeForCausalLM._can_set_experts_implementation())
+
+
+class SwaaQwen3MoeModel(StockExperts, SwaaModelMixin, Qwen3MoeModel):
     config_class = SwaaQwen3MoeConfig
 
 
-class SwaaQwen3MoeForCausalLM(SwaaGenerationMixin, Qwen3MoeForCausalLM, GenerationMixin):
+class SwaaQwen3MoeForCausalLM(StockExperts, SwaaGenerationMixin, Qwen3MoeForCausalLM, GenerationMixin):
     config_class = SwaaQwen3MoeConfig
     base_model_class = SwaaQwen3MoeModel
 

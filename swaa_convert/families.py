@@ -1,7 +1,7 @@
 """The model families that can be converted: one file each in `modeling/`, read here without being imported.
 
-A family file `modeling_swaa_xxx.py` holds `SwaaXxxConfig` (with `model_type = "swaa_xxx"`), `SwaaXxxModel` and
-`SwaaXxxForCausalLM`. Adding a family is adding that file.
+A family file `modeling_swaa_xxx.py` holds `SwaaXxxConfig` (with `model_type = "swaa_xxx"`), `SwaaXxxModel`
+and `SwaaXxxForCausalLM`. Adding a family is adding that file.
 """
 
 import ast

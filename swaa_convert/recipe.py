@@ -1,7 +1,7 @@
 """The recipe: what is asked of a conversion, before the source's depth is known.
 
-The names follow the paper (arXiv 2512.10411): a window, the first tokens that stay visible (sinks), the layers
-that keep full attention, and full-attention decode.
+The names follow the paper (arXiv 2512.10411): a window, the first tokens that stay visible (sinks),
+the layers that keep full attention, and full-attention decode.
 """
 
 from dataclasses import dataclass, fields
@@ -9,6 +9,11 @@ from typing import Any
 
 from swaa_convert.errors import SwaaError, nearest
 from swaa_convert.interleave import check_interleave
+from swaa_convert.sizes import parse_layers, parse_size
+
+SIZES = ("window", "keep_first", "fa_tail")
+SWITCHES = ("fa_decode", "cot", "tuned")
+LAYER_LISTS = ("full_layers", "fa_decode_layers")
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def recipe_from(values: dict[str, Any]) -> Recipe:
     for key in values:
         if key not in KEYS:
             raise SwaaError(f"unknown recipe key {key!r}: {nearest(str(key), KEYS)}")
-    return Recipe(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    return Recipe(**{key: _plain(key, value) for key, value in values.items()})
 
 
 def override(base: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
@@ -85,15 +90,27 @@ def override(base: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in base.items() if key not in displaced} | flags
 
 
+def _plain(key: str, value: Any) -> Any:
+    """YAML's spellings: a list for layers, 2k for a size, 1,5,9 for layers."""
+    try:
+        if isinstance(value, str) and key in SIZES:
+            return parse_size(value)
+        if isinstance(value, str) and key in LAYER_LISTS:
+            return parse_layers(value)
+    except ValueError as error:
+        raise SwaaError(f"{key}: {error}") from error
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _check_types(recipe: Recipe) -> None:
-    for key in ("window", "keep_first", "fa_tail"):
+    for key in SIZES:
         value = getattr(recipe, key)
         if not (_is_int(value) or (key == "window" and value is None)):
             raise SwaaError(f"{key} must be a whole number, not {value!r}")
-    for key in ("fa_decode", "cot", "tuned"):
+    for key in SWITCHES:
         if not isinstance(getattr(recipe, key), bool):
             raise SwaaError(f"{key} must be true or false, not {getattr(recipe, key)!r}")
-    for key in ("full_layers", "fa_decode_layers"):
+    for key in LAYER_LISTS:
         _check_layer_list(key, getattr(recipe, key))
 
 

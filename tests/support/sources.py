@@ -1,7 +1,8 @@
 """Tiny real checkpoints, written with the names and shapes that the families have on disk.
 
-They need neither the network nor transformers, so every version reads the very same files. The weights are random but
-not degenerate: scores have a standard deviation of about 4, so attention is peaky and a wrong mask shows.
+They need neither the network nor transformers, so every version reads the very same files. The weights are
+random but not degenerate: scores have a standard deviation of about 4, so attention is peaky and a wrong
+mask shows.
 """
 
 import json
