@@ -1,0 +1,142 @@
+"""The check before a repo appears: its code builds its structure, and the weights on disk fit it exactly.
+
+Everything happens on the meta device with the safetensors headers: no weight is read.
+"""
+
+import importlib
+import json
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import transformers
+
+from swaa_convert.check_names import fits_by_name
+from swaa_convert.errors import SwaaError
+from swaa_convert.weights import TensorInfo, read_headers
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "BOOL": torch.bool,
+}
+
+
+def check_repo(folder: Path) -> str:
+    """Check a converted repo and say what was checked; SwaaError names what is wrong."""
+    config_json = json.loads((folder / "config.json").read_bytes())
+    files = tuple(sorted(path.name for path in folder.glob("*.safetensors")))
+    headers = read_headers(folder, files)
+    with _repo_code(folder, config_json["auto_map"]) as (config_class, model_class), _silence():
+        config = config_class.from_pretrained(folder)
+        if getattr(config, "quantization_config", None) is not None:
+            return _check_quantized(model_class, config, headers)
+        _check_structure(model_class, config, headers)
+    return f"{len(headers)} weights fit the model's structure: none missing, none unexpected"
+
+
+def _check_structure(model_class: Any, config: Any, headers: Mapping[str, TensorInfo]) -> None:
+    """Load tensors without data under the names on disk: transformers itself says what does not fit.
+
+    That way its own renaming, tying and fusing of experts is what is checked.
+    """
+    tensors = {name: _empty(info) for name, info in headers.items()}
+    try:
+        _, report = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except RuntimeError as error:
+        raise SwaaError(f"the weights do not fit the model: {str(error).splitlines()[0]}") from error
+    _refuse("missing", report["missing_keys"])
+    _refuse("unexpected", report["unexpected_keys"])
+    _refuse(
+        "of the wrong shape", [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    )
+
+
+def _check_quantized(model_class: Any, config: Any, headers: Mapping[str, TensorInfo]) -> str:
+    """Packed weights have shapes of their own and may need an absent quantizer: names alone are compared."""
+    quantizer = config.quantization_config
+    del config.quantization_config
+    with torch.device("meta"):
+        structure = (
+            model_class._from_config(config) if hasattr(model_class, "_from_config") else model_class(config)
+        )
+    missing, unexpected = fits_by_name(structure, headers.keys())
+    _refuse("missing", missing)
+    _refuse("unexpected", unexpected)
+    method = quantizer.get("quant_method", "quantized") if isinstance(quantizer, dict) else "quantized"
+    return f"{len(headers)} {method} weights belong to the model's modules (names only: they are packed)"
+
+
+def _refuse(what: str, names: Any) -> None:
+    found = sorted(names)
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise SwaaError(
+            f"the source's weights do not fit its config.json: {found[0]} is {what}{more}: "
+            "fetch the source again"
+        )
+
+
+def _empty(info: TensorInfo) -> torch.Tensor:
+    return torch.empty(info.shape, dtype=_DTYPES.get(info.dtype, torch.uint8), device="meta")
+
+
+@contextmanager
+def _repo_code(folder: Path, auto_map: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
+    """(config class, model class) from the repo's own files, imported under a passing name.
+
+    transformers' Auto classes would leave a copy of the code in the user's module cache.
+    """
+    package = ModuleType(f"swaa_check_{uuid.uuid4().hex}")
+    package.__path__ = [str(folder)]
+    sys.modules[package.__name__] = package
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield (
+            _load(package.__name__, auto_map["AutoConfig"]),
+            _load(package.__name__, auto_map["AutoModelForCausalLM"]),
+        )
+    finally:
+        sys.dont_write_bytecode = writes
+        for name in [name for name in sys.modules if name.split(".")[0] == package.__name__]:
+            del sys.modules[name]
+
+
+def _load(package: str, reference: str) -> Any:
+    module, name = reference.split(".")
+    return getattr(importlib.import_module(f"{package}.{module}"), name)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep transformers' bars and notes out of the terminal: what matters is raised."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

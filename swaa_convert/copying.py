@@ -1,0 +1,69 @@
+"""Copying files at the speed of the file system: shared blocks where it can, else inside the kernel."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from swaa_convert.errors import SwaaError
+
+_CHUNK = 64 * 1024**2
+# Where the kernel cannot copy between these two files; reading and writing always can.
+_NOT_HERE = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+
+Advance = Callable[[int], None]
+
+
+def copy_file(source: Path, target: Path, advance: Advance) -> None:
+    """Copy the bytes of `source` to the new file `target`, telling `advance` how many were written."""
+    with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
+        while count := _copy_chunk(reader.fileno(), writer.fileno()):
+            advance(count)
+
+
+def link_file(source: Path, target: Path, advance: Advance) -> None:
+    """Make `target` a hard link to `source`."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        raise SwaaError(
+            f"--link: {source.name} cannot be hard-linked there ({error.strerror}): "
+            "put --out on the source's file system, or drop --link to copy"
+        ) from error
+    advance(target.stat().st_size)
+
+
+def write_file(target: Path, data: bytes) -> None:
+    """Write a small new file and see it to the disk."""
+    with target.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy_chunk(reader: int, writer: int) -> int:
+    """Copy the next bytes; 0 at the end. Both descriptors keep their own position."""
+    # The kernel also says 0 on file systems where it cannot: only a read that finds nothing is the end.
+    return _copy_in_kernel(reader, writer) or _copy_through_memory(reader, writer)
+
+
+def _copy_in_kernel(reader: int, writer: int) -> int:
+    if not hasattr(os, "copy_file_range"):
+        return 0
+    try:
+        return os.copy_file_range(reader, writer, _CHUNK)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        return 0
+
+
+def _copy_through_memory(reader: int, writer: int) -> int:
+    data = memoryview(os.read(reader, _CHUNK // 8))
+    count = len(data)
+    while data:
+        data = data[os.write(writer, data) :]
+    return count

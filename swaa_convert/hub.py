@@ -1,0 +1,143 @@
+"""A model on the Hub as a source: pinned to a commit, and only the files that are needed are fetched."""
+
+import glob
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from swaa_convert.errors import SwaaError
+from swaa_convert.source import LocalSource, Source, local_source
+
+
+@dataclass(frozen=True)
+class HubSource(Source):
+    """A model on the Hub, at one commit."""
+
+    def path_of(self, name: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        with hub_errors(self.name, self.revision):
+            return Path(hf_hub_download(self.name, name, revision=self.revision)).resolve()
+
+    def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
+        from huggingface_hub import snapshot_download
+
+        with hub_errors(self.name, self.revision), _progress_bars(shown=not quiet):
+            snapshot_download(
+                self.name, revision=self.revision, allow_patterns=[glob.escape(name) for name in names]
+            )
+
+
+def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Source:
+    """A Hub model at the commit that `revision` (default: the main branch) names now.
+
+    Offline, the copy in the Hub client's cache is taken.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    try:
+        with hub_errors(repo_id, revision, reachable=False):
+            info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
+    except HFValidationError as error:
+        raise SwaaError(
+            f"{repo_id} is neither a folder nor a Hub model's id such as Qwen/Qwen3-8B"
+        ) from error
+    except (OfflineModeIsEnabled, _Unreachable) as error:
+        return _cached(repo_id, revision, error)
+    files = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    return HubSource(name=info.id or repo_id, repo_id=info.id or repo_id, revision=info.sha, files=files)
+
+
+class _Unreachable(Exception):
+    """The Hub did not answer."""
+
+
+def _cached(repo_id: str, revision: str | None, reason: Exception) -> LocalSource:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        config = hf_hub_download(repo_id, "config.json", revision=revision, local_files_only=True)
+    except Exception as error:
+        pinned = f" at {revision}" if revision else ""
+        raise SwaaError(
+            f"{repo_id}{pinned} is no local folder, the Hub cannot be reached and its cache has no copy"
+            f" ({_first_line(reason)})"
+        ) from error
+    return local_source(Path(config).parent, repo_id)
+
+
+@contextmanager
+def hub_errors(repo_id: str, revision: str | None, *, reachable: bool = True) -> Iterator[None]:
+    """Turn what the Hub client raises into one line with the way out.
+
+    With `reachable` False, a Hub that does not answer is left to the caller, who may have a copy.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise SwaaError(
+            f"{repo_id} is gated: accept its terms on its page, then run `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise SwaaError(f"{repo_id} has no revision {revision!r}: check --revision") from error
+    except errors.RepositoryNotFoundError as error:
+        raise SwaaError(
+            f"no folder and no Hub model {repo_id} (a private one needs `hf auth login`)"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise SwaaError(f"{repo_id}: {_status(error)}") from error
+    except _network_errors() as error:
+        if not reachable:
+            raise _Unreachable(_first_line(error)) from error
+        raise SwaaError(
+            f"{repo_id}: the download broke off ({_first_line(error)}): run the command again, it resumes"
+        ) from error
+
+
+def _status(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 401:
+        return "the Hub refused the token: run `hf auth login`"
+    if status == 403:
+        return "the Hub does not allow access: ask its owner, or run `hf auth login` with an account that may"
+    if status == 429:
+        return "the Hub asks for fewer requests: wait a minute and run it again"
+    return f"the Hub answered {status}: try again later" if status else _first_line(error)
+
+
+def _network_errors() -> tuple[type[BaseException], ...]:
+    """What a lost connection raises: the client speaks through requests before 1.0, then through httpx."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    found: list[type[BaseException]] = [LocalEntryNotFoundError, ConnectionError, TimeoutError]
+    for module, name in (("requests", "RequestException"), ("httpx", "HTTPError")):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+@contextmanager
+def _progress_bars(*, shown: bool) -> Iterator[None]:
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,65 @@
+"""Recipes as YAML: what `--recipe` reads and the swaa_recipe.yaml that a converted repo carries."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swaa_convert import __version__
+from swaa_convert.errors import SwaaError, nearest
+from swaa_convert.recipe import KEYS, Recipe, recipe_from
+from swaa_convert.safe_yaml import MAX_BYTES, load_yaml
+
+RECIPE_FILE = "swaa_recipe.yaml"
+# Said of a recipe, not part of it: a preset's one-line summary, and where a repo came from.
+NOTES = ("summary", "source", "tool")
+
+
+def read_recipe_file(path: Path) -> dict[str, Any]:
+    """The recipe keys of a YAML file, or of a converted repo's folder, checked."""
+    path = path / RECIPE_FILE if path.is_dir() else path
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SwaaError(f"{path}: {error.strerror}") from error
+    return parse_recipe(data, str(path))[0]
+
+
+def parse_recipe(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(recipe keys, notes) of YAML text, checked; `where` names it in errors."""
+    values = load_yaml(data, where)
+    if not isinstance(values, dict):
+        raise SwaaError(f"{where}: a recipe is a mapping such as `window: 2048`")
+    for key in values:
+        if key not in KEYS + NOTES:
+            raise SwaaError(f"{where}: unknown key {key!r}: {nearest(str(key), KEYS)}")
+    recipe = {key: value for key, value in values.items() if key in KEYS}
+    try:
+        recipe_from(recipe)
+    except SwaaError as error:
+        raise SwaaError(f"{where}: {error.message}") from error
+    return recipe, {key: value for key, value in values.items() if key in NOTES}
+
+
+def dump_recipe(recipe: Recipe, source: dict[str, str | None]) -> str:
+    """swaa_recipe.yaml: the recipe, the source and this tool, enough to make the same repo again."""
+    values = {
+        key: value for key, value in recipe_values(recipe).items() if value is not None or key == "window"
+    }
+    notes = {"source": source, "tool": {"name": "swaa-convert", "version": __version__}}
+    body = yaml.safe_dump(values | notes, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return f"# {_again(source)}\n{body}"
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's fields as YAML writes them."""
+    values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _again(source: dict[str, str | None]) -> str:
+    revision = f" --revision {source['revision']}" if source.get("revision") else ""
+    name = source.get("id") or source.get("name")
+    return f"To make this repo again: swaa-convert {name}{revision} --recipe {RECIPE_FILE} --out DIR"

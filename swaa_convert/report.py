@@ -1,0 +1,99 @@
+"""What a conversion prints: the plan, the progress, the check and how to load the result."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from swaa_convert.copying import Advance
+from swaa_convert.layermap import describe_layers, render_layer_map
+from swaa_convert.plan import Plan
+from swaa_convert.sizes import show_bytes
+
+
+class Reporter:
+    """Says each step on standard output; quiet, it says nothing. Progress goes to standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def say(self, text: str = "") -> None:
+        if not self.quiet:
+            click.echo(text)
+
+    def plan(self, plan: Plan, target: Path) -> None:
+        """Everything that was decided."""
+        commit = f" at {plan.source.revision}" if plan.source.revision else ""
+        self.say(f"Source   {plan.source.name}{commit}")
+        self.say(f"         {plan.family.architecture}, {plan.depth} layers, {show_bytes(plan.size)} to copy")
+        self.say(f"Output   {target}")
+        for label, text in recipe_lines(plan):
+            self.say(f"{label:8} {text}")
+        self.say(f"\n{render_layer_map(plan.full, plan.depth, plan.fa_decode)}\n")
+        if plan.recipe.tuned:
+            self.say(
+                "Note     this recipe is for weights tuned under SWAA: untuned ones do far worse with it"
+            )
+
+    def dry_run_ends(self) -> None:
+        self.say("Dry run: nothing was written.")
+
+    @contextmanager
+    def copying(self, size: int) -> Iterator[Advance]:
+        """A progress bar by bytes, on a terminal."""
+        if self.quiet:
+            yield lambda count: None
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        columns = ("Copying", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=size)
+            yield lambda count: bar.advance(task, count)
+
+    def checked(self, result: str) -> None:
+        self.say(f"Checked  {result}")
+
+    def done(self, target: Path) -> None:
+        shown = json.dumps(str(target))
+        self.say("Done     load it with")
+        self.say(f"           AutoModelForCausalLM.from_pretrained({shown}, trust_remote_code=True)")
+
+
+def recipe_lines(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The recipe in words, (label, text)."""
+    recipe, swaa = plan.recipe, plan.swaa
+    if recipe.window is None:
+        yield "Window", "none: every layer keeps full attention"
+    else:
+        yield (
+            "Window",
+            f"{recipe.window} tokens, and the first {recipe.keep_first} stay visible to every token",
+        )
+    yield "Layers", f"full attention in {describe_layers(plan.full)}{_why(plan)}"
+    forced = swaa["force_fa_decode"]
+    where = "in every layer" if forced is True else f"in layers {describe_layers(forced)}" if forced else ""
+    yield (
+        "Decode",
+        f"generated tokens see everything {where}" if where else "generated tokens see the window too",
+    )
+    if recipe.fa_tail:
+        yield "", f"so do the last {recipe.fa_tail} tokens of the prompt"
+    if recipe.cot:
+        changed = ", ".join(sorted(plan.templates)) or "nothing: its template always reasons"
+        yield "Template", f"asks for reasoning before the answer (changed: {changed})"
+
+
+def _why(plan: Plan) -> str:
+    if plan.parity is not None:
+        return f"\n         interleave auto = {plan.parity.interleave}: {plan.parity.evidence}"
+    return f" ({plan.recipe.interleave})" if plan.recipe.interleave else ""

@@ -1,0 +1,32 @@
+"""Numbers as people write them: 2048 or 2k; layers as 1,5,9; bytes as 7.6 GB."""
+
+import re
+
+_SIZE = re.compile(r"(\d+)([km]?)", re.IGNORECASE)
+_FACTORS = {"": 1, "k": 1024, "m": 1024**2}
+
+
+def parse_size(text: str) -> int:
+    """2048, 2k or 1m as a count of tokens; ValueError for anything else."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a number of tokens such as 2048 or 2k")
+    return int(match[1]) * _FACTORS[match[2].lower()]
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """1,5,9 (brackets and spaces allowed) as layer numbers; ValueError for anything else."""
+    inner = text.strip().removeprefix("[").removesuffix("]")
+    parts = [part.strip() for part in inner.split(",") if part.strip()]
+    if not all(re.fullmatch(r"-?\d+", part) for part in parts):
+        raise ValueError(f"{text!r} is not a list of layers such as 1,5,9")
+    return tuple(int(part) for part in parts)
+
+
+def show_bytes(count: float) -> str:
+    """A byte count in decimal units, as download pages show it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,138 @@
+"""What can be converted: a known, FA-pretrained decoder. Everything else is refused by name."""
+
+from typing import Any
+
+from swaa_convert.errors import SwaaError, nearest
+from swaa_convert.families import Family, families
+from swaa_convert.source import Source
+
+# What stands in a folder that is no transformers checkpoint, and the way out.
+_OTHER_FORMATS = {
+    "model_index.json": "is a diffusers pipeline, not a causal language model",
+    "params.json": "holds weights in their original format: take the repo of the same model in -hf format",
+}
+
+
+def check_source(source: Source) -> tuple[dict[str, Any], Family]:
+    """The source's config.json and its family, or one line that says why it cannot be converted."""
+    if "config.json" not in source.files:
+        raise SwaaError(f"{source.name} {_without_config(source)}")
+    config = source.read_json("config.json")
+    _refuse_converted(source, config)
+    _refuse_adapter(source)
+    _refuse_remote_code(source, config)
+    if config.get("is_encoder_decoder"):
+        raise SwaaError(
+            f"{source.name} is an encoder-decoder: only decoder-only language models are supported"
+        )
+    family = _family(source, config)
+    depth_of(source, config)
+    _refuse_windowed(source, config)
+    return config, family
+
+
+def depth_of(source: Source, config: dict[str, Any]) -> int:
+    """The number of layers."""
+    depth = config.get("num_hidden_layers")
+    if not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= 10_000:
+        raise SwaaError(
+            f"{source.name}: num_hidden_layers in config.json is {depth!r}, not a number of layers"
+        )
+    return depth
+
+
+def _without_config(source: Source) -> str:
+    if "adapter_config.json" in source.files:
+        return _adapter(source)
+    for name, reason in _OTHER_FORMATS.items():
+        if name in source.files:
+            return reason
+    if any(name.endswith(".gguf") for name in source.files):
+        return "holds GGUF files: give the safetensors repo that they were made from"
+    return "has no config.json, so it is no transformers checkpoint"
+
+
+def _adapter(source: Source) -> str:
+    base = source.read_json("adapter_config.json").get("base_model_name_or_path") or "its base model"
+    return (
+        f"is a PEFT adapter, not a model: merge it into {base} (peft's merge_and_unload), then convert that"
+    )
+
+
+def _refuse_adapter(source: Source) -> None:
+    if "adapter_config.json" in source.files:
+        raise SwaaError(
+            f"{source.name} holds a model and a PEFT adapter, which transformers would apply: "
+            "merge the adapter or move adapter_config.json away"
+        )
+
+
+def _refuse_converted(source: Source, config: dict[str, Any]) -> None:
+    if "swaa_config" in config or str(config.get("model_type")).startswith("swaa_"):
+        raise SwaaError(
+            f"{source.name} is already converted: give the source that it was made from"
+            " (its swaa_recipe.yaml names it)"
+        )
+
+
+def _refuse_remote_code(source: Source, config: dict[str, Any]) -> None:
+    """The source's own Python is never imported, so what needs it cannot be converted."""
+    if config.get("auto_map"):
+        raise SwaaError(
+            f"{source.name} needs its own remote code (auto_map in config.json), which is never run: "
+            "take a checkpoint in a stock transformers architecture"
+        )
+    name = "tokenizer_config.json"
+    if name in source.files and source.read_json(name).get("auto_map"):
+        raise SwaaError(
+            f"{source.name} has a remote-code tokenizer (auto_map in {name}), which is never run: "
+            "save a stock tokenizer into a copy of it first"
+        )
+
+
+def _family(source: Source, config: dict[str, Any]) -> Family:
+    known = {family.architecture: family for family in families()}
+    names = config.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise SwaaError(
+            f"{source.name}: architectures in config.json is {names!r}, "
+            'but it must name one, as in ["Qwen3ForCausalLM"]'
+        )
+    if names[0] not in known:
+        raise SwaaError(f"{source.name} is a {names[0]}, which is not supported: {nearest(names[0], known)}")
+    family = known[names[0]]
+    if config.get("model_type") != family.model_type:
+        raise SwaaError(
+            f"{source.name}: model_type in config.json is {config.get('model_type')!r}, "
+            f"but a {names[0]} has {family.model_type!r}"
+        )
+    return family
+
+
+def _refuse_windowed(source: Source, config: dict[str, Any]) -> None:
+    """Only FA-pretrained models can be adapted; fields that are present but switched off do no harm."""
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list):
+        other = [kind for kind in kinds if kind != "full_attention"]
+        if other:
+            raise SwaaError(_not_full(source, f"layer_types has {other[0]}"))
+    elif config.get("use_sliding_window") and _slides(config):
+        raise SwaaError(_not_full(source, "use_sliding_window is true"))
+
+
+def _slides(config: dict[str, Any]) -> bool:
+    """Whether stock transformers gives some layer a window, as Qwen configs say it."""
+    if config.get("sliding_window") is None:
+        return False
+    if config["model_type"] == "qwen3_moe":
+        # Its stock code windows every layer, whatever max_window_layers says.
+        return True
+    first = config.get("max_window_layers", 28)
+    return not isinstance(first, int) or first < config["num_hidden_layers"]
+
+
+def _not_full(source: Source, field: str) -> str:
+    return (
+        f"{source.name} already has windowed or linear layers ({field} in config.json): "
+        "SWAA adapts models that were pretrained with full attention"
+    )

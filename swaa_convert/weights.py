@@ -1,0 +1,109 @@
+"""A checkpoint's weight files, and what their safetensors headers say. No weights are read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swaa_convert.errors import SwaaError
+from swaa_convert.source import Source
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# What safetensors itself allows.
+_MAX_HEADER = 100_000_000
+_OTHER_WEIGHTS = {
+    ".bin": "save it once with transformers' save_pretrained, which writes safetensors",
+    ".pth": "take the repo of the same model in safetensors",
+    ".pt": "take the repo of the same model in safetensors",
+    ".gguf": "take the safetensors repo that it was made from",
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a safetensors header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def find_weights(source: Source) -> tuple[str, ...]:
+    """The names of the weight files that transformers would load, index included."""
+    if SINGLE in source.files:
+        return (SINGLE,)
+    if INDEX not in source.files:
+        raise SwaaError(f"{source.name} {_no_weights(source)}")
+    shards = _shards(source)
+    missing = [name for name in shards if name not in source.files]
+    if missing:
+        raise SwaaError(
+            f"{source.name}: {INDEX} names {missing[0]}, which is not there"
+            f" ({len(missing)} of {len(shards)} shards missing): fetch the source again"
+        )
+    return (*shards, INDEX)
+
+
+def read_headers(folder: Path, files: tuple[str, ...]) -> dict[str, TensorInfo]:
+    """All tensors of the weight files in `folder`; a name that stands twice is refused."""
+    found: dict[str, TensorInfo] = {}
+    for file in files:
+        header = read_header(folder / file)
+        twice = sorted(found.keys() & header.keys())
+        if twice:
+            raise SwaaError(f"{file} holds {twice[0]}, which another shard holds too: fetch the source again")
+        found |= header
+    return found
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of one safetensors file; a damaged file is refused."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(_MAX_HEADER, size - 8):
+            raise _damaged(path, "its header runs past its end")
+        text = file.read(length)
+    try:
+        return _tensors(json.loads(text), size - 8 - length)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _damaged(path, str(error) or type(error).__name__) from error
+
+
+def _tensors(header: dict[str, Any], data_size: int) -> dict[str, TensorInfo]:
+    """Each entry, after checking that the data areas follow each other and end where the file ends."""
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        if start != end or stop < start:
+            raise ValueError(f"the data of {name} overlaps or leaves a gap")
+        end = stop
+    if end != data_size:
+        raise ValueError(f"it should hold {end} bytes of data but holds {data_size}")
+    return {name: TensorInfo(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
+
+
+def _shards(source: Source) -> tuple[str, ...]:
+    weight_map = source.read_json(INDEX).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise SwaaError(f"{source.name}: {INDEX} has no weight_map")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            raise SwaaError(f"{source.name}: {INDEX} names {name!r}, which is no safetensors file beside it")
+    return tuple(names)
+
+
+def _no_weights(source: Source) -> str:
+    if any(name.endswith(".safetensors") and name.startswith("model-") for name in source.files):
+        return f"has shards but no {INDEX}: fetch the source again"
+    for suffix, way_out in _OTHER_WEIGHTS.items():
+        if any(name.endswith(suffix) for name in source.files):
+            return f"has only {suffix} weights, and safetensors are needed: {way_out}"
+    return f"has no weights: neither {SINGLE} nor {INDEX}"
+
+
+def _damaged(path: Path, reason: str) -> SwaaError:
+    return SwaaError(f"{path.name} is damaged ({reason}): fetch the source again")
