@@ -13,7 +13,7 @@ from .swaa_state import SwaaState
 # FlexAttention's own block size, of queries and of keys.
 BLOCK = 128
 
-_compiled: Callable[..., Tensor] | None = None
+_compiled: dict[str, Callable[..., Tensor]] = {}
 
 
 def flex_attention(
@@ -24,19 +24,19 @@ def flex_attention(
         raise NotImplementedError("flex_attention has no backward pass on the CPU; load with attn_implementation='sdpa'")
     mask = _block_mask(query, keys.to(query.device), state, rule)
     groups = query.shape[1] // key.shape[1]
-    return _kernel()(query, key, value, block_mask=mask, scale=scaling, enable_gqa=groups > 1)
+    return _kernel(query.device.type)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=groups > 1)
 
 
-def _kernel() -> Callable[..., Any]:
+def _kernel(device: str) -> Callable[..., Any]:
     """FlexAttention is only fused, and only linear in memory, when compiled."""
     from torch.nn.attention.flex_attention import flex_attention as eager_flex
 
-    global _compiled
     if torch.compiler.is_compiling():
         return eager_flex
-    if _compiled is None:
-        _compiled = torch.compile(eager_flex)
-    return _compiled
+    if device not in _compiled:
+        # On the CPU, torch 2.13 generates code that doesn't compile for lengths that change.
+        _compiled[device] = torch.compile(eager_flex, dynamic=False if device == "cpu" else None)
+    return _compiled[device]
 
 
 def _block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule) -> Any:

@@ -1,0 +1,77 @@
+"""Sets up everything that the tests need and runs them: `python tests/run.py`. Needs Python and pip, nothing else.
+
+Each supported minor version of transformers gets a virtual environment of its own under .venvs/ and runs the whole
+suite of the embedded model; the newest also runs everything else, and the linters. Checkpoints saved under each
+version are then loaded under all others.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NEWEST = "5.23.0"
+VERSIONS = ("4.57.6", "5.0.0", "5.12.1", NEWEST)
+# Pinned, so that every environment computes with the same kernels.
+TORCH = os.environ.get("SWAA_TORCH", "torch==2.13.0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transformers", action="append", choices=VERSIONS, help="only this version (repeatable)")
+    parser.add_argument("--workers", default="2", help="pytest processes at once (default: 2)")
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, after `--`")
+    options = parser.parse_args()
+    versions = options.transformers or list(VERSIONS)
+    pythons = {version: environment(version) for version in versions}
+    with tempfile.TemporaryDirectory(prefix="swaa-versions-") as shared:
+        env = {**os.environ, "SWAA_CROSS_VERSION_DIR": shared, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+        if NEWEST in pythons:
+            lint(pythons[NEWEST])
+        for version, python in pythons.items():
+            paths = [] if version == NEWEST else ["tests/embedded"]
+            test(python, version, ["-n", options.workers, *(options.pytest or paths)], env)
+        if len(pythons) > 1 and not options.pytest:
+            # The first versions ran before the others had saved anything.
+            for version, python in pythons.items():
+                test(python, version, ["tests/embedded/test_versions.py"], env)
+
+
+def environment(version: str) -> Path:
+    """The Python of the environment with this version of transformers, made if it isn't there."""
+    folder = ROOT / ".venvs" / f"transformers-{version}"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    print(f"== transformers {version}: installing", flush=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    groups = ["pytest>=8.3", "pytest-xdist>=3.6", "accelerate>=1.2", "matplotlib>=3.8"]
+    linters = ["ruff>=0.8", "mypy>=1.13", "types-PyYAML"] if version == NEWEST else []
+    run([*install, TORCH])
+    run([*install, "--editable", ROOT, f"transformers=={version}", *groups, *linters])
+    return python
+
+
+def lint(python: Path) -> None:
+    run([python, "-m", "ruff", "check", "."])
+    run([python, "-m", "ruff", "format", "--check", "."])
+    run([python, "-m", "mypy"])
+
+
+def test(python: Path, version: str, arguments: list[str], env: dict[str, str]) -> None:
+    print(f"== transformers {version}: pytest {' '.join(arguments)}", flush=True)
+    run([python, "-m", "pytest", *arguments], env=env)
+
+
+def run(command: list[object], env: dict[str, str] | None = None) -> None:
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, env=env)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
