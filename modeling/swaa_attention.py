@@ -1,6 +1,6 @@
 """The attention that windowed layers run: registered with transformers under a name of its own."""
 
-from collections.abc import Callable
+import sys
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,7 +48,10 @@ def swaa_attention(
     rule: Rule = module.swaa_rule  # type: ignore[assignment]
     if swaa.is_plain(rule) and swaa.holds_all(layer, key.shape[2]):
         stock = _stock(module, swaa.backend)
-        return stock(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+        result: tuple[Tensor, Tensor | None] = stock(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+        return result
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     keys = swaa.keys_of(layer, key.shape[2])
     if swaa.backend == "eager":
@@ -56,7 +59,9 @@ def swaa_attention(
     # The flex kernel wants whole blocks of queries and knows neither 4D masks nor a length that only the device knows.
     if swaa.backend == "flex_attention" and query.shape[2] >= BLOCK and swaa.user_mask is None and swaa.length:
         if dropout:
-            raise ValueError("flex_attention has no dropout: set attention_dropout to 0 or use attn_implementation='sdpa'")
+            raise ValueError(
+                "flex_attention has no dropout: set attention_dropout to 0 or use attn_implementation='sdpa'"
+            )
         output = flex_attention(query, key, value, keys, swaa, rule, scale)
     else:
         output = blocked_attention(query, key, value, keys, swaa, rule, scale, dropout)
@@ -73,12 +78,10 @@ def _eager(
     return output.transpose(1, 2).contiguous(), weights
 
 
-def _stock(module: nn.Module, backend: str) -> Callable[..., Any]:
+def _stock(module: nn.Module, backend: str) -> Any:
     """The kernel that the source model would run."""
     if backend != "eager":
         return ALL_ATTENTION_FUNCTIONS[backend]
-    import sys
-
     # Families may differ in their eager attention, which each keeps beside its attention module.
     return sys.modules[type(module).__module__].eager_attention_forward
 

@@ -59,9 +59,7 @@ def blocked_attention(
         columns: slice | Tensor = slice(block.low, block.high)
         if block.low > 0 and rule.keep_first > 0:
             columns = _with_sinks(block, keys, plan.sinks, rule.keep_first)
-        outputs.append(
-            _tile(query[:, :, rows], key, value, queries[rows], keys, mask, columns, rule, scaling, dropout)
-        )
+        outputs.append(_tile(query[:, :, rows], key, value, queries[rows], keys, mask, columns, rule, scaling, dropout))
     return torch.cat(outputs, dim=2)
 
 
@@ -126,7 +124,8 @@ def _plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> Plan:
     name = ("blocks", count, rule, queries.position.device)
     if name not in state.plans:
         state.plans[name] = make_plan(state, queries, keys, rule, block_size(rule.window))
-    return state.plans[name]
+    plan: Plan = state.plans[name]
+    return plan
 
 
 def make_plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule, size: int) -> Plan:
@@ -139,7 +138,7 @@ def make_plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule, size:
     lows = _band_starts(order, offset, starts, rule.window)
     dense = _dense_blocks(queries, rule, starts, size)
     blocks = []
-    for start, low, is_dense in zip(starts, lows, dense):
+    for start, low, is_dense in zip(starts, lows, dense, strict=True):
         end = min(start + size, new)
         blocks.append(Block(start, end, 0 if is_dense else low, offset + end))
     sinks = None
@@ -175,4 +174,4 @@ def _dense_blocks(queries: Tokens, rule: Rule, starts: list[int], size: int) -> 
     if queries.dense is None or not rule.fa_decode:
         return [False] * len(starts)
     any_row = queries.dense.any(dim=0)
-    return torch.stack([part.any() for part in any_row.split(size)]).tolist()
+    return torch.stack([any_row[start : start + size].any() for start in starts]).tolist()

@@ -32,7 +32,7 @@ class SinkWindowLayer(DynamicLayer):
         self.evicted = False
         self.record_past = False  # assisted decoding takes tokens back: keep everything until `crop`
         self.recorded = 0  # tokens since the last release, which `crop` may take back
-        self.positions: Tensor | None = None
+        self.positions = torch.empty((1, 0), dtype=torch.long)
         self.seen: Tensor | None = None
         self.padded = False
         self._incoming: Tensor | None = None
@@ -45,7 +45,7 @@ class SinkWindowLayer(DynamicLayer):
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys = key_states[:, :, :0]
         self.values = (key_states if value_states is None else value_states)[:, :, :0]
-        self.positions = torch.empty((1, 0), dtype=torch.long, device=self.device)
+        self.positions = self.positions.to(self.device)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,8 @@ class SinkWindowLayer(DynamicLayer):
         return self.total + new, 0
 
     def reset(self) -> None:
-        self.keys = self.values = self.positions = self.seen = self._incoming = None
+        self.keys = self.values = self.seen = self._incoming = None
+        self.positions = self.positions[:1, :0]
         self.total = self.recorded = 0
         self.is_initialized = self.evicted = self.padded = False
 

@@ -13,7 +13,7 @@ from .swaa_state import SwaaState
 # FlexAttention's own block size, of queries and of keys.
 BLOCK = 128
 
-_compiled: dict[str, Callable[..., Tensor]] = {}
+_compiled: dict[str, Callable[..., Any]] = {}
 
 
 def flex_attention(
@@ -21,10 +21,14 @@ def flex_attention(
 ) -> Tensor:
     """The rule's attention, exactly. Shapes as in `blocked_attention`. Raises NotImplementedError on a CPU backward."""
     if query.device.type == "cpu" and query.requires_grad:
-        raise NotImplementedError("flex_attention has no backward pass on the CPU; load with attn_implementation='sdpa'")
+        raise NotImplementedError(
+            "flex_attention has no backward pass on the CPU; load with attn_implementation='sdpa'"
+        )
     mask = _block_mask(query, keys.to(query.device), state, rule)
     groups = query.shape[1] // key.shape[1]
-    return _kernel(query.device.type)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=groups > 1)
+    kernel = _kernel(query.device.type)
+    output: Tensor = kernel(query, key, value, block_mask=mask, scale=scaling, enable_gqa=groups > 1)
+    return output
 
 
 def _kernel(device: str) -> Callable[..., Any]:

@@ -130,7 +130,7 @@ def _as_seen_now(dense_from: int | Tensor, inputs: dict[str, Any]) -> int | Tens
         return 0 if dense_from <= past else dense_from
     if bool((dense_from <= past).all()):
         return 0
-    tokens = inputs.get("input_ids") if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+    tokens = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
     return dense_from.repeat_interleave(tokens.shape[0] // dense_from.numel())
 
 

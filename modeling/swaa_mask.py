@@ -3,6 +3,7 @@
 Every other attention in this repository computes the same thing faster and asks `attends` which keys count.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,16 +39,19 @@ class Tokens:
 
     def __getitem__(self, part: slice) -> "Tokens":
         """The tokens of a slice along the sequence."""
-        return Tokens(*(None if t is None else t[:, part] for t in (self.position, self.start, self.dense)))
+        return self._each(lambda field: field[:, part])
 
     def gather(self, index: Tensor) -> "Tokens":
         """The tokens at `index` (batch, n), row by row."""
-        rows = index.shape[0]
-        fields = (self.position, self.start, self.dense)
-        return Tokens(*(None if t is None else t.expand(rows, -1).gather(1, index) for t in fields))
+        return self._each(lambda field: field.expand(index.shape[0], -1).gather(1, index))
 
     def to(self, device: torch.device) -> "Tokens":
-        return Tokens(*(None if t is None else t.to(device) for t in (self.position, self.start, self.dense)))
+        return self._each(lambda field: field.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
+        start = None if self.start is None else change(self.start)
+        dense = None if self.dense is None else change(self.dense)
+        return Tokens(change(self.position), start, dense)
 
 
 def attends(q_position: Tensor, k_position: Tensor, dense: Tensor | bool, rule: Rule) -> Tensor:

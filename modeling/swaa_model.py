@@ -26,7 +26,7 @@ class SwaaModelMixin:
     gradient_checkpointing: bool
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[call-arg]
         self.window_layers()
 
     def window_layers(self) -> None:

@@ -37,7 +37,7 @@ class SwaaSettings:
             raise ValueError(f"swaa_config must be an object, not {values!r}")
         for key in values:
             _check_known(key, list(cls.__dataclass_fields__))
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         settings = cls(**fields)
         settings._check(depth)
         return settings
