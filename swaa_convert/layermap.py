@@ -57,11 +57,11 @@ def render_layer_map(
 
 
 def describe_layers(layers: Sequence[int]) -> str:
-    """Layers in words, shortened where they follow a step: "1, 3, 5, … 35"."""
+    """Layers in words, shortened where they follow a step: "1, 3, 5, ... 35"."""
     steps = {later - earlier for earlier, later in pairwise(layers)}
     if len(layers) > 5 and len(steps) == 1:
         shown = ", ".join(str(layer) for layer in layers[:3])
-        return f"{shown}, … {layers[-1]}"
+        return f"{shown}, ... {layers[-1]}"
     return ", ".join(str(layer) for layer in layers) or "none"
 
 

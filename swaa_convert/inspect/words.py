@@ -60,18 +60,16 @@ def _the_others(rule: Rule) -> str:
 
 def _generated_tokens(rule: Rule) -> list[str]:
     evicting = len(rule.windowed_layers) - len(rule.fa_decode_layers)
-    sentences = []
-    if rule.fa_decode_layers:
-        tail = f", and so does each of the last {rule.fa_tail:,} prompt tokens" if rule.fa_tail else ""
-        sentences.append(f"A generated token sees everything{_where(rule, evicting)} (FA decode){tail}.")
+    if not rule.fa_decode_layers:
+        return [f"Generated tokens see no more than that{_memory(rule)}."]
+    where = f"layers {describe_layers(rule.fa_decode_layers)}" if evicting else "every layer"
+    tail = f", and so does each of the last {rule.fa_tail:,} prompt tokens" if rule.fa_tail else ""
+    sentences = [f"A generated token sees everything in {where} (FA decode){tail}."]
     if evicting:
-        where = "there" if not rule.fa_decode_layers else f"in the remaining {evicting}"
-        kept = (rule.span or 1) - 1
-        sentences.append(
-            f"Generated tokens are windowed {where}, and the KV cache keeps at most {kept:,} tokens."
-        )
+        sentences.append(f"In the remaining {evicting} it sees no more than a prompt token{_memory(rule)}.")
     return sentences
 
 
-def _where(rule: Rule, evicting: int) -> str:
-    return f" in layers {describe_layers(rule.fa_decode_layers)}" if evicting else " in every layer"
+def _memory(rule: Rule) -> str:
+    kept = (rule.span or 1) - 1
+    return f", so the KV cache keeps at most {kept:,} tokens there"
