@@ -10,6 +10,7 @@ random text, then longer and longer diaries, each with many questions.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from swaa_convert.demo import task
 from swaa_convert.demo.words import FIRST_WORD, VOCABULARY
 
-MODES = ("direct", "thinking")
+REPLIES = (task.ANSWER, task.THINKING + " " + task.ANSWER)  # direct, thinking
 
 
 @dataclass(frozen=True)
@@ -82,46 +83,49 @@ def curriculum(scale: float, final_steps: int) -> list[Stage]:
     return [*stages, Stage(last, final_steps, target=2.0)]
 
 
-def conversations(
-    sampler: task.Sampler, layout: Layout, first: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Half a batch whose questions are asked in alternating modes, the first in mode `first`.
+@functools.cache
+def supervised(layout: Layout, first: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The supervised columns [U] of `conversations`, and each one's kind [U].
 
-    Returns token ids [rows / 2, T], the supervised columns [U], and each one's kind [U]: the mode (0 or 1) where
-    the surname is found, else 2.
+    The kind is the mode (0 or 1) where the surname is found, else 2. Cached, because a CUDA graph cannot hold a
+    copy from the host.
     """
+    columns: list[int] = []
+    kinds: list[int] = []
+    end = layout.lines * task.LINE
+    for turn in range(layout.questions):
+        mode = (first + turn) % 2
+        reply = task.split(REPLIES[mode])
+        end += task.overhead(thinking=mode == 1)
+        columns += range(end, end + len(reply))
+        kinds += [mode if word == "{surname}" else 2 for word in reply]
+        end += len(reply) + 1
+    return torch.tensor(columns, device=device), torch.tensor(kinds, device=device)
+
+
+def conversations(sampler: task.Sampler, layout: Layout, first: int) -> torch.Tensor:
+    """Half a batch, token ids [rows / 2, T], whose questions alternate between the modes from mode `first` on."""
     diary = sampler.diaries(layout.rows // 2, layout.lines)
     facts = diary.facts(sampler.picks(layout.rows // 2, diary.city.shape[1], layout.questions))
     pieces: list[torch.Tensor] = []
-    columns: list[int] = []
-    kinds: list[int] = []
     for turn in range(layout.questions):
         slots = {slot: ids[:, turn] for slot, ids in facts.items()}
         mode = (first + turn) % 2
+        templates = [task.QUESTION, task.REPLY, *([] if mode else [task.DIRECT]), REPLIES[mode], "\n"]
         pieces.append(task.fill(task.ASK, **slots))
-        if turn == 0:
-            pieces.append(diary.tokens)
-        pieces += [task.fill(task.QUESTION, **slots), task.fill(task.REPLY, **slots)]
-        if mode == 0:
-            pieces.append(task.fill(task.DIRECT, **slots))
-        reply = task.THINKING + " " + task.ANSWER if mode else task.ANSWER
-        start = sum(piece.shape[1] for piece in pieces)
-        pieces += [task.fill(reply, **slots), task.fill("\n", **slots)]
-        words = task.split(reply)
-        columns += range(start, start + len(words))
-        kinds += [mode if word == "{surname}" else 2 for word in words]
-    device = diary.tokens.device
-    return torch.cat(pieces, 1), torch.tensor(columns, device=device), torch.tensor(kinds, device=device)
+        pieces += [diary.tokens] if turn == 0 else []
+        pieces += [task.fill(template, **slots) for template in templates]
+    return torch.cat(pieces, 1)
 
 
 def diary_batch(sampler: task.Sampler, layout: Layout) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Token ids [rows, T], supervised columns [rows, U] and their kinds [rows, U]; half the rows per order."""
-    halves = [conversations(sampler, layout, first) for first in (0, 1)]
     rows = layout.rows // 2
+    plans = [supervised(layout, first, str(sampler.device)) for first in (0, 1)]
     return (
-        torch.cat([ids for ids, _, _ in halves]),
-        torch.cat([columns.expand(rows, -1) for _, columns, _ in halves]),
-        torch.cat([kinds.expand(rows, -1) for _, _, kinds in halves]),
+        torch.cat([conversations(sampler, layout, first) for first in (0, 1)]),
+        torch.cat([columns.expand(rows, -1) for columns, _ in plans]),
+        torch.cat([kinds.expand(rows, -1) for _, kinds in plans]),
     )
 
 
@@ -272,7 +276,8 @@ def story(model: Qwen3ForCausalLM, lines: int, rows: int, window: int, batches: 
     layout = Layout(lines, 1, 2 * rows)
     for mode in (0, 1):
         for _ in range(batches):
-            ids, columns, _ = conversations(sampler, layout, mode)
+            ids = conversations(sampler, layout, mode)
+            columns, _ = supervised(layout, mode, device)
             length, prompt = ids.shape[1] - 1, int(columns[0])
             for name, (sinks, tail, full) in recipes.items():
                 dense_from = never if tail is None else prompt - tail

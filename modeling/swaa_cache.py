@@ -90,7 +90,8 @@ class SinkWindowLayer(DynamicLayer):
         return self.total + new, 0
 
     def reset(self) -> None:
-        self.keys = self.values = self.seen = self._incoming = None
+        self.keys = self.values = None  # type: ignore[assignment]
+        self.seen = self._incoming = None
         self.positions = self.positions[:1, :0]
         self.total = self.recorded = 0
         self.is_initialized = self.evicted = self.padded = False

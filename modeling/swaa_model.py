@@ -197,14 +197,15 @@ def _capacity(cache: Any) -> int:
 
 
 def _is_packed(position_ids: Tensor | None, attention_mask: Any, cache: Any) -> bool:
-    """Whether several sequences share a row: positions that jump, without a mask, as stock models read them."""
+    """Whether several sequences may share a row: positions that jump, without a mask, as stock models read them."""
     if position_ids is None or attention_mask is not None or position_ids.shape[-1] < 2:
         return False
-    if torch.compiler.is_compiling() or (cache is not None and cache.get_seq_length() > 0):
-        return False
+    if torch.compiler.is_compiling():
+        # A graph can't ask for values; the packed form is right for a single sequence too.
+        return cache is None
     if cache is None:
         return bool((position_ids.diff(dim=-1) != 1).any())
-    if bool((position_ids[..., 1:] == 0).any()):
+    if cache.get_seq_length() == 0 and bool((position_ids[..., 1:] == 0).any()):
         raise ValueError("packed position_ids can't go with past_key_values: pass packed rows without a cache")
     return False
 

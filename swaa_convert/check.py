@@ -67,9 +67,7 @@ def _check_structure(model_class: Any, config: Any, headers: Mapping[str, Tensor
         raise SwaaError(f"the weights do not fit the model: {str(error).splitlines()[0]}") from error
     _refuse("missing", report["missing_keys"])
     _refuse("unexpected", report["unexpected_keys"])
-    _refuse(
-        "of the wrong shape", [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
-    )
+    _refuse("of the wrong shape", [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]])
 
 
 def _check_quantized(model_class: Any, config: Any, headers: Mapping[str, TensorInfo]) -> str:
@@ -77,9 +75,7 @@ def _check_quantized(model_class: Any, config: Any, headers: Mapping[str, Tensor
     quantizer = config.quantization_config
     del config.quantization_config
     with torch.device("meta"):
-        structure = (
-            model_class._from_config(config) if hasattr(model_class, "_from_config") else model_class(config)
-        )
+        structure = model_class._from_config(config) if hasattr(model_class, "_from_config") else model_class(config)
     missing, unexpected = fits_by_name(structure, headers.keys())
     _refuse("missing", missing)
     _refuse("unexpected", unexpected)
@@ -92,8 +88,7 @@ def _refuse(what: str, names: Any) -> None:
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise SwaaError(
-            f"the source's weights do not fit its config.json: {found[0]} is {what}{more}: "
-            "fetch the source again"
+            f"the source's weights do not fit its config.json: {found[0]} is {what}{more}: fetch the source again"
         )
 
 

@@ -29,8 +29,4 @@ def _prefixes(name: str) -> Iterator[str]:
 
 def _tied(model: torch.nn.Module) -> Iterable[str]:
     config = getattr(model, "config", None)
-    return (
-        (getattr(model, "_tied_weights_keys", None) or ())
-        if getattr(config, "tie_word_embeddings", False)
-        else ()
-    )
+    return (getattr(model, "_tied_weights_keys", None) or ()) if getattr(config, "tie_word_embeddings", False) else ()

@@ -58,7 +58,7 @@ class BareGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("Interrupted: nothing was written.", err=True)
+            click.echo("Interrupted.", err=True)
             ctx.exit(130)
 
 
@@ -92,9 +92,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     subcommand_metavar="SOURCE --out DIR [OPTIONS] | COMMAND …",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show versions."
-)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show versions.")
 def cli() -> None:
     """Turn a full-attention Qwen or Llama checkpoint into a sliding-window one (SWAA, arXiv 2512.10411).
 

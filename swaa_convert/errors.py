@@ -15,6 +15,9 @@ class SwaaError(click.ClickException):
 class SwaaUsageError(click.UsageError):
     """The command line itself is wrong; exit status 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ctx=click.get_current_context(silent=True))
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say which known word was probably meant, or list all of them."""

@@ -18,16 +18,14 @@ class HubSource(Source):
     def path_of(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
 
-        with hub_errors(self.name, self.revision):
+        with hub_errors(self.name, self.revision), _progress_bars(shown=False):
             return Path(hf_hub_download(self.name, name, revision=self.revision)).resolve()
 
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
         from huggingface_hub import snapshot_download
 
         with hub_errors(self.name, self.revision), _progress_bars(shown=not quiet):
-            snapshot_download(
-                self.name, revision=self.revision, allow_patterns=[glob.escape(name) for name in names]
-            )
+            snapshot_download(self.name, revision=self.revision, allow_patterns=[glob.escape(name) for name in names])
 
 
 def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Source:
@@ -42,9 +40,7 @@ def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Sourc
         with hub_errors(repo_id, revision, reachable=False):
             info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
     except HFValidationError as error:
-        raise SwaaError(
-            f"{repo_id} is neither a folder nor a Hub model's id such as Qwen/Qwen3-8B"
-        ) from error
+        raise SwaaError(f"{repo_id} is neither a folder nor a Hub model's id such as Qwen/Qwen3-8B") from error
     except (OfflineModeIsEnabled, _Unreachable) as error:
         return _cached(repo_id, revision, error)
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
@@ -80,15 +76,11 @@ def hub_errors(repo_id: str, revision: str | None, *, reachable: bool = True) ->
     try:
         yield
     except errors.GatedRepoError as error:
-        raise SwaaError(
-            f"{repo_id} is gated: accept its terms on its page, then run `hf auth login`"
-        ) from error
+        raise SwaaError(f"{repo_id} is gated: accept its terms on its page, then run `hf auth login`") from error
     except errors.RevisionNotFoundError as error:
         raise SwaaError(f"{repo_id} has no revision {revision!r}: check --revision") from error
     except errors.RepositoryNotFoundError as error:
-        raise SwaaError(
-            f"no folder and no Hub model {repo_id} (a private one needs `hf auth login`)"
-        ) from error
+        raise SwaaError(f"no folder and no Hub model {repo_id} (a private one needs `hf auth login`)") from error
     except errors.HfHubHTTPError as error:
         raise SwaaError(f"{repo_id}: {_status(error)}") from error
     except _network_errors() as error:

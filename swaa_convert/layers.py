@@ -41,7 +41,5 @@ def _interleaved(word: str, depth: int) -> tuple[int, ...]:
         return ()
     step, first = found
     if first >= depth:
-        raise SwaaError(
-            f"interleave {word} starts at layer {first}, but the model has layers 0 to {depth - 1}"
-        )
+        raise SwaaError(f"interleave {word} starts at layer {first}, but the model has layers 0 to {depth - 1}")
     return tuple(range(first, depth, step))

@@ -45,9 +45,7 @@ def parse_recipe(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Any
 
 def dump_recipe(recipe: Recipe, source: dict[str, str | None]) -> str:
     """swaa_recipe.yaml: the recipe, the source and this tool, enough to make the same repo again."""
-    values = {
-        key: value for key, value in recipe_values(recipe).items() if value is not None or key == "window"
-    }
+    values = {key: value for key, value in recipe_values(recipe).items() if value is not None or key == "window"}
     notes = {"source": source, "tool": {"name": "swaa-convert", "version": __version__}}
     body = yaml.safe_dump(values | notes, sort_keys=False, default_flow_style=None, allow_unicode=True)
     return f"# {_again(source)}\n{body}"

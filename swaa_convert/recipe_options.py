@@ -12,32 +12,20 @@ from swaa_convert.sizes import parse_layers, parse_size
 
 _recipe = options_of("Recipe")
 _OPTIONS = (
-    _recipe(
-        "--recipe", "base", metavar="FILE|PRESET", help="Start from a recipe; see `swaa-convert recipes`."
-    ),
+    _recipe("--recipe", "base", metavar="FILE|PRESET", help="Start from a recipe; see `swaa-convert recipes`."),
     _recipe("--window", metavar="N", callback=parsed(parse_size), help="Keys in a window: 2048 or 2k."),
-    _recipe(
-        "--keep-first", metavar="N", callback=parsed(parse_size), help="First tokens that all see (sinks)."
-    ),
+    _recipe("--keep-first", metavar="N", callback=parsed(parse_size), help="First tokens that all see (sinks)."),
     _recipe(
         "--interleave",
         metavar="WORD",
         help="Layers that KEEP full attention: odd, even, every:N, every:N+K, none or auto (counted from 0).",
     ),
-    _recipe(
-        "--full-layers", metavar="LIST", callback=parsed(parse_layers), help="The same as a list: 1,5,9."
-    ),
+    _recipe("--full-layers", metavar="LIST", callback=parsed(parse_layers), help="The same as a list: 1,5,9."),
     _recipe("--fa-decode/--no-fa-decode", default=None, help="Generated tokens see everything."),
-    _recipe(
-        "--fa-decode-layers", metavar="LIST", callback=parsed(parse_layers), help="FA decode there only."
-    ),
-    _recipe(
-        "--fa-tail", metavar="N", callback=parsed(parse_size), help="Last prompt tokens that see everything."
-    ),
+    _recipe("--fa-decode-layers", metavar="LIST", callback=parsed(parse_layers), help="FA decode there only."),
+    _recipe("--fa-tail", metavar="N", callback=parsed(parse_size), help="Last prompt tokens that see everything."),
     _recipe("--cot/--no-cot", default=None, help="The chat template asks for reasoning before the answer."),
-    _recipe(
-        "--set", "sets", metavar="KEY=VALUE", multiple=True, help="Set a recipe key as YAML: window=null."
-    ),
+    _recipe("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Set a recipe key as YAML: window=null."),
 )
 
 
@@ -57,14 +45,18 @@ def recipe_of(base: str | None, flags: dict[str, Any], sets: Iterable[str]) -> R
         given[key] = value
     _refuse_rivals(given)
     values = read_recipe(base) if base is not None else read_preset(DEFAULT)[0]
-    return recipe_from(override(values, given))
+    try:
+        return recipe_from(override(values, given))
+    except SwaaError as error:
+        # The base was checked by itself, so it is the flags.
+        raise SwaaUsageError(error.message) from error
 
 
 def recipe_origin(base: str | None) -> str:
     """Where the recipe starts from, in words."""
     if base is not None:
         return base
-    return f"{DEFAULT} ({read_preset(DEFAULT)[1]})"
+    return f"{DEFAULT}, the default: {read_preset(DEFAULT)[1]}"
 
 
 def _assignment(text: str) -> tuple[str, Any]:

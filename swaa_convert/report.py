@@ -33,9 +33,7 @@ class Reporter:
             self.say(f"{label:8} {text}")
         self.say(f"\n{render_layer_map(plan.full, plan.depth, plan.fa_decode)}\n")
         if plan.recipe.tuned:
-            self.say(
-                "Note     this recipe is for weights tuned under SWAA: untuned ones do far worse with it"
-            )
+            self.say("Note     this recipe is for weights tuned under SWAA: untuned ones do far worse with it")
 
     def dry_run_ends(self) -> None:
         self.say("Dry run: nothing was written.")

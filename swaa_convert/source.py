@@ -111,9 +111,7 @@ def local_source(path: Path, repo_id: str | None = None) -> LocalSource:
 def _list(root: Path) -> dict[str, int]:
     """Files at the top and one folder down; deeper ones never belong to a checkpoint."""
     found = [*root.glob("*"), *root.glob("additional_chat_templates/*")]
-    return {
-        path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(found) if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(found) if path.is_file()}
 
 
 def _inside(root: Path, name: str) -> Path:
@@ -121,7 +119,5 @@ def _inside(root: Path, name: str) -> Path:
     real = (root / name).resolve()
     homes = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
     if not any(real.is_relative_to(home) for home in homes):
-        raise SwaaError(
-            f"{root.name}: {name} is a link out of the source folder: replace it by the file itself"
-        )
+        raise SwaaError(f"{root.name}: {name} is a link out of the source folder: replace it by the file itself")
     return real

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from swaa_convert.errors import SwaaError, nearest
+from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family, families
 from swaa_convert.source import Source
 
@@ -22,9 +22,7 @@ def check_source(source: Source) -> tuple[dict[str, Any], Family]:
     _refuse_adapter(source)
     _refuse_remote_code(source, config)
     if config.get("is_encoder_decoder"):
-        raise SwaaError(
-            f"{source.name} is an encoder-decoder: only decoder-only language models are supported"
-        )
+        raise SwaaError(f"{source.name} is an encoder-decoder: only decoder-only language models are supported")
     family = _family(source, config)
     depth_of(source, config)
     _refuse_windowed(source, config)
@@ -35,9 +33,7 @@ def depth_of(source: Source, config: dict[str, Any]) -> int:
     """The number of layers."""
     depth = config.get("num_hidden_layers")
     if not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= 10_000:
-        raise SwaaError(
-            f"{source.name}: num_hidden_layers in config.json is {depth!r}, not a number of layers"
-        )
+        raise SwaaError(f"{source.name}: num_hidden_layers in config.json is {depth!r}, not a number of layers")
     return depth
 
 
@@ -54,9 +50,7 @@ def _without_config(source: Source) -> str:
 
 def _adapter(source: Source) -> str:
     base = source.read_json("adapter_config.json").get("base_model_name_or_path") or "its base model"
-    return (
-        f"is a PEFT adapter, not a model: merge it into {base} (peft's merge_and_unload), then convert that"
-    )
+    return f"is a PEFT adapter, not a model: merge it into {base} (peft's merge_and_unload), then convert that"
 
 
 def _refuse_adapter(source: Source) -> None:
@@ -70,8 +64,7 @@ def _refuse_adapter(source: Source) -> None:
 def _refuse_converted(source: Source, config: dict[str, Any]) -> None:
     if "swaa_config" in config or str(config.get("model_type")).startswith("swaa_"):
         raise SwaaError(
-            f"{source.name} is already converted: give the source that it was made from"
-            " (its swaa_recipe.yaml names it)"
+            f"{source.name} is already converted: give the source that it was made from (its swaa_recipe.yaml names it)"
         )
 
 
@@ -99,7 +92,7 @@ def _family(source: Source, config: dict[str, Any]) -> Family:
             'but it must name one, as in ["Qwen3ForCausalLM"]'
         )
     if names[0] not in known:
-        raise SwaaError(f"{source.name} is a {names[0]}, which is not supported: {nearest(names[0], known)}")
+        raise SwaaError(f"{source.name} is a {names[0]}; supported are {', '.join(sorted(known))}")
     family = known[names[0]]
     if config.get("model_type") != family.model_type:
         raise SwaaError(

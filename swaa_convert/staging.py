@@ -19,9 +19,7 @@ def check_target(out: Path, *, force: bool) -> Path:
     if not target.exists():
         return target
     if not force:
-        raise SwaaError(
-            f"{out} exists already: choose another --out, or replace a converted repo with --force"
-        )
+        raise SwaaError(f"{out} exists already: choose another --out, or replace a converted repo with --force")
     if not is_converted(target):
         raise SwaaError(f"{out} is not a converted repo, so --force does not remove it: choose another --out")
     return target

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ INDEX = "model.safetensors.index.json"
 # What safetensors itself allows.
 _MAX_HEADER = 100_000_000
 _OTHER_WEIGHTS = {
-    ".bin": "save it once with transformers' save_pretrained, which writes safetensors",
-    ".pth": "take the repo of the same model in safetensors",
-    ".pt": "take the repo of the same model in safetensors",
-    ".gguf": "take the safetensors repo that it was made from",
+    "pytorch_model*.bin": 'write safetensors once with python -c "from transformers import AutoModelForCausalLM as M; '
+    "M.from_pretrained('{source}', dtype='auto').save_pretrained('{source}-safetensors')\" and convert those",
+    "*.pth": "take the repo of the same model in safetensors",
+    "*.gguf": "take the safetensors repo that it was made from",
 }
 
 
@@ -45,30 +46,43 @@ def find_weights(source: Source) -> tuple[str, ...]:
     return (*shards, INDEX)
 
 
-def read_headers(folder: Path, files: tuple[str, ...]) -> dict[str, TensorInfo]:
-    """All tensors of the weight files in `folder`; a name that stands twice is refused."""
+def check_weights(source: Source, weights: tuple[str, ...]) -> None:
+    """Refuse damaged or incomplete weight files before any of them is copied."""
+    paths = {name: source.path_of(name) for name in weights if name != INDEX}
+    headers = read_headers(paths)
+    if INDEX not in weights:
+        return
+    for tensor, shard in source.read_json(INDEX)["weight_map"].items():
+        if tensor not in headers:
+            raise SwaaError(
+                f"{source.name}: {INDEX} says that {shard} holds {tensor}, but no shard does: fetch the source again"
+            )
+
+
+def read_headers(paths: Mapping[str, Path]) -> dict[str, TensorInfo]:
+    """All tensors of these files, by name; one that stands twice is refused."""
     found: dict[str, TensorInfo] = {}
-    for file in files:
-        header = read_header(folder / file)
+    for name, path in paths.items():
+        header = read_header(path, name)
         twice = sorted(found.keys() & header.keys())
         if twice:
-            raise SwaaError(f"{file} holds {twice[0]}, which another shard holds too: fetch the source again")
+            raise SwaaError(f"{name} holds {twice[0]}, which another shard holds too: fetch the source again")
         found |= header
     return found
 
 
-def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one safetensors file; a damaged file is refused."""
+def read_header(path: Path, name: str) -> dict[str, TensorInfo]:
+    """The tensors of one safetensors file; a damaged file is refused by its `name`."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(_MAX_HEADER, size - 8):
-            raise _damaged(path, "its header runs past its end")
+            raise _damaged(name, "its header runs past its end")
         text = file.read(length)
     try:
         return _tensors(json.loads(text), size - 8 - length)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _damaged(path, str(error) or type(error).__name__) from error
+        raise _damaged(name, str(error) or type(error).__name__) from error
 
 
 def _tensors(header: dict[str, Any], data_size: int) -> dict[str, TensorInfo]:
@@ -99,11 +113,11 @@ def _shards(source: Source) -> tuple[str, ...]:
 def _no_weights(source: Source) -> str:
     if any(name.endswith(".safetensors") and name.startswith("model-") for name in source.files):
         return f"has shards but no {INDEX}: fetch the source again"
-    for suffix, way_out in _OTHER_WEIGHTS.items():
-        if any(name.endswith(suffix) for name in source.files):
-            return f"has only {suffix} weights, and safetensors are needed: {way_out}"
+    for pattern, way_out in _OTHER_WEIGHTS.items():
+        if any(fnmatch(name, pattern) for name in source.files):
+            return f"has only {pattern} weights: {way_out.format(source=source.name)}"
     return f"has no weights: neither {SINGLE} nor {INDEX}"
 
 
-def _damaged(path: Path, reason: str) -> SwaaError:
-    return SwaaError(f"{path.name} is damaged ({reason}): fetch the source again")
+def _damaged(name: str, reason: str) -> SwaaError:
+    return SwaaError(f"{name} is damaged ({reason}): fetch the source again")

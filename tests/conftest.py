@@ -1,10 +1,21 @@
 """Fixtures that every folder of tests shares."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.sources import make_source
+
+# Before transformers is imported: the code of loaded repos is copied there, and test runs must not share it.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="swaa-modules-")
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
+# Tests run in parallel processes; more threads than cores would only slow them down.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
