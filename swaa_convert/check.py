@@ -38,8 +38,7 @@ _DTYPES = {
 def check_repo(folder: Path) -> str:
     """Check a converted repo and say what was checked; SwaaError names what is wrong."""
     config_json = json.loads((folder / "config.json").read_bytes())
-    files = tuple(sorted(path.name for path in folder.glob("*.safetensors")))
-    headers = read_headers(folder, files)
+    headers = read_headers({path.name: path for path in sorted(folder.glob("*.safetensors"))})
     with _repo_code(folder, config_json["auto_map"]) as (config_class, model_class), _silence():
         config = config_class.from_pretrained(folder)
         if getattr(config, "quantization_config", None) is not None:
@@ -75,7 +74,7 @@ def _check_quantized(model_class: Any, config: Any, headers: Mapping[str, Tensor
     quantizer = config.quantization_config
     del config.quantization_config
     with torch.device("meta"):
-        structure = model_class._from_config(config) if hasattr(model_class, "_from_config") else model_class(config)
+        structure = model_class(config)
     missing, unexpected = fits_by_name(structure, headers.keys())
     _refuse("missing", missing)
     _refuse("unexpected", unexpected)

@@ -15,6 +15,7 @@ from swaa_convert.report import Reporter
 from swaa_convert.resources import MODELING_DIR
 from swaa_convert.source import LocalSource, open_source
 from swaa_convert.staging import check_target, refuse_overlap, staged
+from swaa_convert.weights import check_weights
 
 
 def convert_checkpoint(
@@ -50,22 +51,24 @@ def convert_checkpoint(
         Say everything and write nothing.
     """
     reporter = Reporter(quiet=quiet and not dry_run)
+    out = Path(out)
     with _one_line_errors():
-        target = check_target(Path(out), force=force)
+        target = check_target(out, force=force)
         opened = open_source(source, revision, quiet=quiet)
         if isinstance(opened, LocalSource):
             refuse_overlap(target, opened.root)
         plan = make_plan(opened, recipe, clip_layers=clip_layers)
-        reporter.plan(plan, target)
+        reporter.plan(plan, out)
         if dry_run:
             reporter.dry_run_ends()
             return target
         opened.fetch((*plan.weights, *plan.small), quiet=quiet)
+        check_weights(opened, plan.weights)
         with staged(target) as stage:
             build(plan, stage, reporter, link=link)
             if check:
                 reporter.checked(_check(stage))
-    reporter.done(target)
+    reporter.done(out)
     return target
 
 
