@@ -1,7 +1,6 @@
 """A model on the Hub as a source: pinned to a commit, and only the files that are needed are fetched."""
 
 import glob
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from pathlib import Path
 
 from swaa_convert.errors import SwaaError
 from swaa_convert.source import LocalSource, Source, local_source
+
+_CLIENTS = ("requests", "httpx", "httpx2")
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,11 @@ def _status(error: Exception) -> str:
 
 
 def _network_errors() -> tuple[type[BaseException], ...]:
-    """What a lost connection raises: the client speaks through requests before 1.0, then through httpx."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    """What a lost connection raises in the library that this version of the client speaks through."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    found: list[type[BaseException]] = [LocalEntryNotFoundError, ConnectionError, TimeoutError]
-    for module, name in (("requests", "RequestException"), ("httpx", "HTTPError")):
-        if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
+    library = [kind for kind in HfHubHTTPError.__mro__ if kind.__module__.split(".")[0] in _CLIENTS]
+    return (*library, LocalEntryNotFoundError, ConnectionError, TimeoutError)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def best_parity(source: Source, config: dict[str, Any]) -> Parity:
                 return Parity(parity, f"best for {model} in the paper; recognised by {where} {name!r}")
     return Parity(
         "odd",
-        "the paper has no best parity for this model; try --interleave even too and keep the better one",
+        "the paper has no best parity for this model; try even too, and keep the better one",
     )
 
 

@@ -1,10 +1,10 @@
 """`swaa-convert recipes`: the presets as a table, or one of them in full."""
 
-from typing import Any
-
 import click
 
 from swaa_convert.presets import DEFAULT, NAMES, preset_text, read_preset
+
+_COLUMNS = "{:16}{:>6}  {:>5}  {:11}  {:9}"
 
 
 @click.group(invoke_without_command=True)
@@ -29,25 +29,10 @@ def show(name: str) -> None:
 
 
 def _print_table() -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("preset", "window", "sinks", "full layers", "FA decode", "tuned weights", "for"):
-        table.add_column(heading)
+    click.echo(_COLUMNS.format("preset", "window", "sinks", "full layers", "FA decode"))
     for name in NAMES:
         recipe, summary = read_preset(name)
-        table.add_row(name, *_row(recipe), summary)
-    Console().print(table)
+        decode = "yes" if recipe["fa_decode"] else "no"
+        row = _COLUMNS.format(name, recipe["window"], recipe["keep_first"], recipe["interleave"], decode)
+        click.echo(f"{row.rstrip()}\n    {summary}")
     click.echo(f"\nThe default is {DEFAULT}. `swaa-convert recipes show NAME` prints one with its evidence.")
-
-
-def _row(recipe: dict[str, Any]) -> list[str]:
-    yes = {True: "yes", False: "no"}
-    return [
-        str(recipe["window"]),
-        str(recipe["keep_first"]),
-        recipe["interleave"],
-        yes[recipe["fa_decode"]],
-        yes[recipe.get("tuned", False)],
-    ]

@@ -31,7 +31,8 @@ class Reporter:
         self.say(f"Output   {target}")
         for label, text in recipe_lines(plan):
             self.say(f"{label:8} {text}")
-        self.say(f"\n{render_layer_map(plan.full, plan.depth, plan.fa_decode)}\n")
+        full = plan.full if plan.recipe.window is not None else range(plan.depth)
+        self.say(f"\n{render_layer_map(full, plan.depth, plan.fa_decode)}\n")
         if plan.recipe.tuned:
             self.say("Note     this recipe is for weights tuned under SWAA: untuned ones do far worse with it")
 
@@ -69,21 +70,13 @@ class Reporter:
 
 def recipe_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     """The recipe in words, (label, text)."""
-    recipe, swaa = plan.recipe, plan.swaa
+    recipe = plan.recipe
     if recipe.window is None:
         yield "Window", "none: every layer keeps full attention"
     else:
-        yield (
-            "Window",
-            f"{recipe.window} tokens, and the first {recipe.keep_first} stay visible to every token",
-        )
-    yield "Layers", f"full attention in {describe_layers(plan.full)}{_why(plan)}"
-    forced = swaa["force_fa_decode"]
-    where = "in every layer" if forced is True else f"in layers {describe_layers(forced)}" if forced else ""
-    yield (
-        "Decode",
-        f"generated tokens see everything {where}" if where else "generated tokens see the window too",
-    )
+        yield "Window", f"{recipe.window} tokens, and the first {recipe.keep_first} stay visible to every token"
+        yield "Layers", f"full attention in {describe_layers(plan.full) if plan.full else 'no layer'}{_why(plan)}"
+        yield "Decode", _decode(plan)
     if recipe.fa_tail:
         yield "", f"so do the last {recipe.fa_tail} tokens of the prompt"
     if recipe.cot:
@@ -91,7 +84,15 @@ def recipe_lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "Template", f"asks for reasoning before the answer (changed: {changed})"
 
 
+def _decode(plan: Plan) -> str:
+    forced = plan.swaa["force_fa_decode"]
+    if not forced:
+        return "generated tokens see the window too, where there is one"
+    where = "every layer" if forced is True else f"layers {describe_layers(forced)}"
+    return f"generated tokens see everything in {where}"
+
+
 def _why(plan: Plan) -> str:
     if plan.parity is not None:
-        return f"\n         interleave auto = {plan.parity.interleave}: {plan.parity.evidence}"
+        return f"\n         {plan.parity.interleave}: {plan.parity.evidence}"
     return f" ({plan.recipe.interleave})" if plan.recipe.interleave else ""
