@@ -105,4 +105,4 @@ def _table(costs: Sequence[Cost], dtype: str) -> list[str]:
         shares = show_share(cost.prompt_share), show_share(cost.token_share)
         memory = show_memory(cost.kv_bytes), show_memory(cost.full_kv_bytes)
         lines.append(_CELLS(show_tokens(cost.tokens), *shares, *memory))
-    return [*lines, "", "  Counted, not timed. Attention work: query-key pairs, full attention being 100%."]
+    return [*lines, "", "  Counted, not timed. Attention work is query-key pairs; the source's is 100%."]

@@ -49,7 +49,7 @@ def _full_layers(rule: Rule) -> str:
 
 
 def _windowed_layers(rule: Rule) -> str:
-    window = f"the last {rule.window:,} tokens, itself included"
+    window = "itself" if rule.window == 1 else f"the last {rule.window:,} tokens, itself included"
     sinks = f", and the first {rule.keep_first:,} (sinks)" if rule.keep_first else ""
     return f"In {_the_others(rule)}, a prompt token sees {window}{sinks}."
 
@@ -63,11 +63,16 @@ def _generated_tokens(rule: Rule) -> list[str]:
     if not rule.fa_decode_layers:
         return [f"Generated tokens see no more than that{_memory(rule)}."]
     where = f"layers {describe_layers(rule.fa_decode_layers)}" if evicting else "every layer"
-    tail = f", and so does each of the last {rule.fa_tail:,} prompt tokens" if rule.fa_tail else ""
-    sentences = [f"A generated token sees everything in {where} (FA decode){tail}."]
+    sentences = [f"A generated token sees everything in {where} (FA decode){_tail(rule)}."]
     if evicting:
         sentences.append(f"In the remaining {evicting} it sees no more than a prompt token{_memory(rule)}.")
     return sentences
+
+
+def _tail(rule: Rule) -> str:
+    if rule.fa_tail <= 1:
+        return ", and so does the last prompt token" if rule.fa_tail else ""
+    return f", and so does each of the last {rule.fa_tail:,} prompt tokens"
 
 
 def _memory(rule: Rule) -> str:
