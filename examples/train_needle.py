@@ -340,6 +340,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the rows of every batch")
     parser.add_argument("--log", type=int, default=200, help="steps between log lines")
+    parser.add_argument("--report", type=int, nargs="*", default=[124], help="lines of the diaries reported on")
     parser.add_argument("--stage", type=int, default=0, help="start at this stage, from the weights in --resume")
     parser.add_argument("--resume", type=Path, help="folder with weights to go on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -355,7 +356,7 @@ def main() -> None:
         model.load_state_dict(needle_files.load_weights(options.resume))
     trainer = Trainer(model, options.device)
     train(trainer, curriculum(options.scale, options.final_steps), options)
-    for lines in (32, 60, 124, 252):
+    for lines in options.report:
         report(model, lines, rows=64 if options.device == "cuda" else 8)
     needle_files.save(model, options.out)
 
