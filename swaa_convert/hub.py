@@ -35,15 +35,15 @@ def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Sourc
     Offline, the copy in the Hub client's cache is taken.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError
 
     try:
         with hub_errors(repo_id, revision, reachable=False):
             info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
     except HFValidationError as error:
         raise SwaaError(f"{repo_id} is neither a folder nor a Hub model's id such as Qwen/Qwen3-8B") from error
-    except (OfflineModeIsEnabled, _Unreachable) as error:
-        return _cached(repo_id, revision, error)
+    except _Unreachable:
+        return _cached(repo_id, revision)
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
     return HubSource(name=info.id or repo_id, repo_id=info.id or repo_id, revision=info.sha, files=files)
 
@@ -52,17 +52,16 @@ class _Unreachable(Exception):
     """The Hub did not answer."""
 
 
-def _cached(repo_id: str, revision: str | None, reason: Exception) -> LocalSource:
+def _cached(repo_id: str, revision: str | None) -> LocalSource:
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE as offline
 
     try:
         config = hf_hub_download(repo_id, "config.json", revision=revision, local_files_only=True)
     except Exception as error:
         pinned = f" at {revision}" if revision else ""
-        raise SwaaError(
-            f"{repo_id}{pinned} is no local folder, the Hub cannot be reached and its cache has no copy"
-            f" ({_first_line(reason)})"
-        ) from error
+        away = "offline mode is on" if offline else "the Hub cannot be reached"
+        raise SwaaError(f"{repo_id}{pinned} is no local folder, {away} and the Hub's cache has no copy") from error
     return local_source(Path(config).parent, repo_id)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures that every folder of tests shares."""
+"""What every folder of tests shares: no network, a Hugging Face home of their own, tiny sources."""
 
 import atexit
 import os
@@ -6,23 +6,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import pytest
-import torch
+# Before anything imports huggingface_hub, which reads these once.
+_HOME = tempfile.mkdtemp(prefix="swaa-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ.update(HF_HOME=_HOME, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 
-from tests.support.sources import make_source
+import pytest  # noqa: E402
 
-# Before transformers is imported: the code of loaded repos is copied there, and test runs must not share it.
-os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="swaa-modules-")
-atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
-# Tests run in parallel processes; more threads than cores would only slow them down.
-torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests never reach the real Hub."""
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+from tests.support.sources import make_source  # noqa: E402
 
 
 @pytest.fixture(scope="session")
