@@ -1,5 +1,6 @@
 """What every SWAA causal language model adds to the stock one: it knows which tokens are prompt."""
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -20,13 +21,16 @@ class SwaaGenerationMixin:
     config: Any
     generation_config: Any
     model: Any
-    base_model_class: ClassVar[type]
+    base_model_class: ClassVar[type[Any]]
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)  # type: ignore[call-arg]
-        # The stock constructor has built its own base model: it becomes ours, rather than being built a second time.
-        self.model.__class__ = self.base_model_class
-        self.model.window_layers()
+        # The stock constructor builds a stock base model: one without layers costs nothing and is replaced at once.
+        hollow = copy.copy(config)
+        hollow.num_hidden_layers = 0
+        super().__init__(hollow)  # type: ignore[call-arg]
+        self.config = config
+        self.model = self.base_model_class(config)
+        self.post_init()  # type: ignore[attr-defined]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -26,11 +26,8 @@ class SwaaModelMixin:
     gradient_checkpointing: bool
 
     def __init__(self, config: Any) -> None:
+        """Raises ValueError for a wrong `swaa_config`, or a backend that SWAA has no kernel for."""
         super().__init__(config)  # type: ignore[call-arg]
-        self.window_layers()
-
-    def window_layers(self) -> None:
-        """Gives the windowed layers their attention. Raises ValueError for a backend that SWAA has no kernel for."""
         self.swaa: SwaaSettings = self.config.swaa_settings()
         self.swaa_rules = _rules(self.swaa, self.config.num_hidden_layers)
         if self.swaa_rules:
