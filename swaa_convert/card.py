@@ -9,6 +9,7 @@ import jinja2
 import yaml
 
 from swaa_convert import __version__
+from swaa_convert.chat_template import long_prompt
 from swaa_convert.inspect.figures import Rule, full_attention, kv_bytes_per_key, kv_dtype
 from swaa_convert.inspect.words import rule_in_words, show_memory, show_share
 from swaa_convert.layermap import render_layer_map
@@ -64,12 +65,19 @@ def render_card(
         costs=[_cost(rule, config, length) for length in LENGTHS],
         dtype=kv_dtype(config),
         longest=config.get("max_position_embeddings"),
-        recipe=_yaml({key: value for key, value in recipe_values(recipe).items() if value is not None}),
+        recipe=_yaml(_given(recipe)),
+        long_prompt=long_prompt(recipe.window),
         cot=recipe.cot,
         cot_files=cot_files,
         paper=paper_row(source.split("/")[-1], recipe, rule),
         version=__version__,
     )
+
+
+def _given(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says; no window is said too."""
+    values = recipe_values(recipe)
+    return {key: value for key, value in values.items() if value is not None or key == "window"}
 
 
 def _front_matter(source: str, revision: str | None, source_card: str | None) -> dict[str, Any]:

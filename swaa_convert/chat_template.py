@@ -47,7 +47,7 @@ def add_cot(files: Mapping[str, bytes], model_type: str, window: int | None = No
     -------
     The files that change, name to new content.
     """
-    limit = CHARACTERS_PER_TOKEN * (window or DEFAULT_WINDOW)
+    limit = long_prompt(window)
     found: list[str] = []
 
     def addition(template: str) -> str:
@@ -62,6 +62,11 @@ def add_cot(files: Mapping[str, bytes], model_type: str, window: int | None = No
             "drop --cot, or convert the instruction-tuned model"
         )
     return {name: content for name, content in changed.items() if content != files[name]}
+
+
+def long_prompt(window: int | None) -> int:
+    """Characters of conversation beyond which `--cot` asks for reasoning, for a window in tokens."""
+    return CHARACTERS_PER_TOKEN * (window or DEFAULT_WINDOW)
 
 
 def remove_cot(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from swaa_convert.chat_template import add_cot
 from tests.chat_template.templates import ALL, FORMS, LLAMA31, OFF_BY_DEFAULT, QWEN3, QWEN25, TRAINING
@@ -38,7 +38,7 @@ def tokenizer_of(tmp_path: Path) -> Callable[[Mapping[str, bytes]], Any]:
         for name, content in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_bytes(content)
-        return AutoTokenizer.from_pretrained(tmp_path)
+        return PreTrainedTokenizerFast.from_pretrained(tmp_path)
 
     return load
 
