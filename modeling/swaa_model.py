@@ -150,8 +150,9 @@ class SwaaModelMixin:
 
     def _stock_mask(self, attention_mask: Tensor | None, state: SwaaState) -> Tensor | None:
         """What the stock model gets: nothing to build a quadratic mask from, if no layer will read it."""
-        some_full = len(self.swaa_rules) < self.config.num_hidden_layers
-        if some_full or any(state.is_plain(rule) for rule in self.swaa_rules.values()):
+        # Not all layers run in a draft that exits early.
+        rules = [self.swaa_rules.get(layer) for layer in range(self.config.num_hidden_layers)]
+        if any(rule is None or state.is_plain(rule) for rule in rules):
             return attention_mask
         return torch.empty((1, 1, 0, 0), dtype=torch.bool, device=state.keys.position.device)
 

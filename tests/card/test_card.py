@@ -127,5 +127,5 @@ def test_the_loading_code_of_a_real_repo_runs(tmp_path: Path) -> None:
     assert code is not None
     names: dict[str, Any] = {}
     exec(code[1].replace("path/to/this/folder", str(out)), names)
-    inputs = names["tokenizer"]("x" * 40, return_tensors="pt")
-    assert names["model"].generate(**inputs, max_new_tokens=2, do_sample=False).shape == (1, 42)
+    prompt = names["tokenizer"]("x" * 40, return_tensors="pt")["input_ids"]
+    assert names["model"].generate(prompt, max_new_tokens=2, do_sample=False).shape == (1, 42)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -114,6 +115,13 @@ def test_contents_in_parts(render: Any) -> None:
     parts = [{"type": "image"}, {"type": "text", "text": LONG}]
     asked = [*parts, {"type": "text", "text": ASK}]
     assert render(TRAINING, [user(parts)])[1] == render(TRAINING, [user(asked)])[0]
+
+
+def test_nothing_loops_over_contents() -> None:
+    """vLLM takes such a loop as a sign that the template wants contents in parts, and would send them so."""
+    [template] = add_cot({"chat_template.jinja": b""}, "any").values()
+    loops = jinja2.Environment().parse(template.decode()).find_all(jinja2.nodes.For)
+    assert [loop.iter.name for loop in loops] == ["messages"]
 
 
 def test_messages_are_not_changed(render: Any) -> None:

@@ -15,7 +15,7 @@ from tests.support.sources import FAMILIES, make_source
 def test_loads_and_equals_the_source_within_the_window(family: str, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", family, shards=2)
     repo = convert_checkpoint(source, tmp_path / f"converted-{family}", Recipe(window=12, keep_first=4))
-    tokenizer = AutoTokenizer.from_pretrained(repo)
+    tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=True)
     tokens = tokenizer("0123456789abcdef", return_tensors="pt").input_ids
     with torch.no_grad():
         theirs = AutoModelForCausalLM.from_pretrained(source)(tokens).logits
