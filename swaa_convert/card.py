@@ -10,7 +10,8 @@ import yaml
 
 from swaa_convert import __version__
 from swaa_convert.chat_template import long_prompt
-from swaa_convert.inspect.figures import Rule, full_attention, kv_bytes_per_key, kv_dtype
+from swaa_convert.inspect.costs import Cost, cost_at
+from swaa_convert.inspect.figures import Rule, kv_dtype
 from swaa_convert.inspect.words import rule_in_words, show_memory, show_share
 from swaa_convert.layermap import render_layer_map
 from swaa_convert.paper import paper_row
@@ -62,7 +63,7 @@ def render_card(
         rule=rule,
         sentences=rule_in_words(rule),
         layer_map=render_layer_map(rule.full_layers, rule.depth, rule.fa_decode_layers, unicode=True),
-        costs=[_cost(rule, config, length) for length in LENGTHS],
+        costs=[_shown(cost_at(rule, config, length), rule) for length in LENGTHS],
         dtype=kv_dtype(config),
         longest=config.get("max_position_embeddings"),
         recipe=_yaml(_given(recipe)),
@@ -113,15 +114,14 @@ def _is_kept(tag: str) -> bool:
     return tag not in _DROPPED_TAGS and not tag.startswith(("base_model:", "license:", "region:"))
 
 
-def _cost(rule: Rule, config: Mapping[str, Any], length: int) -> dict[str, str]:
-    source, per_key = full_attention(rule.depth), kv_bytes_per_key(config)
+def _shown(cost: Cost, rule: Rule) -> dict[str, str]:
     return {
-        "length": f"{length:,}",
-        "seen": f"{min(length, rule.span or length):,}",
-        "prompt": show_share(rule.pairs(length) / source.pairs(length)),
-        "token": show_share(rule.next_token_pairs(length) / source.next_token_pairs(length)),
-        "memory": show_memory(rule.cached_keys(length) * per_key),
-        "source_memory": show_memory(source.cached_keys(length) * per_key),
+        "length": f"{cost.tokens:,}",
+        "seen": f"{min(cost.tokens, rule.span or cost.tokens):,}",
+        "prompt": show_share(cost.prompt_share),
+        "token": show_share(cost.token_share),
+        "memory": show_memory(cost.kv_bytes),
+        "source_memory": show_memory(cost.full_kv_bytes),
     }
 
 

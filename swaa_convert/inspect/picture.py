@@ -117,7 +117,8 @@ def _layers(canvas: _Canvas, rule: Rule, rows: int) -> None:
     """Two squares per layer: how it reads the prompt, and how it generates."""
     from matplotlib.patches import Rectangle
 
-    top, per_row = _HEAD + _PANEL + 0.65, -(-rule.depth // rows)
+    # A model of few layers gets no giant squares.
+    top, per_row = _HEAD + _PANEL + 0.65, max(-(-rule.depth // rows), _PER_ROW // 2)
     axes = canvas.axes(_LEFT, top, canvas.width - _LEFT - _RIGHT, _STRIP * rows)
     axes.set(xlim=(0, per_row), ylim=(rows, 0))
     axes.axis("off")
