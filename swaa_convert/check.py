@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import transformers
 
-from swaa_convert.check_names import fits_by_name
+from swaa_convert.check_names import fits_by_name, tied_names
 from swaa_convert.errors import SwaaError
 from swaa_convert.weights import TensorInfo, read_headers
 
@@ -52,7 +52,9 @@ def _check_structure(model_class: Any, config: Any, headers: Mapping[str, Tensor
 
     That way its own renaming, tying and fusing of experts is what is checked.
     """
-    tensors = {name: _empty(info) for name, info in headers.items()}
+    # A tied weight that is stored all the same would be compared by value, which empty tensors have none of.
+    copies = tied_names(model_class, config) if any(name.endswith("embed_tokens.weight") for name in headers) else ()
+    tensors = {name: _empty(info) for name, info in headers.items() if name not in copies}
     try:
         _, report = model_class.from_pretrained(
             None,
@@ -75,7 +77,7 @@ def _check_quantized(model_class: Any, config: Any, headers: Mapping[str, Tensor
     del config.quantization_config
     with torch.device("meta"):
         structure = model_class(config)
-    missing, unexpected = fits_by_name(structure, headers.keys())
+    missing, unexpected = fits_by_name(structure, headers.keys(), tied_names(model_class, config))
     _refuse("missing", missing)
     _refuse("unexpected", unexpected)
     method = quantizer.get("quant_method", "quantized") if isinstance(quantizer, dict) else "quantized"

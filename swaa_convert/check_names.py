@@ -1,12 +1,13 @@
 """Whether tensors belong to a model's modules, by name alone: all that can be said of packed weights."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import torch
 
 
-def fits_by_name(model: torch.nn.Module, names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(parameters of `model` whose module has nothing on disk, names on disk that belong to no module)."""
+def fits_by_name(model: torch.nn.Module, names: Iterable[str], tied: Collection[str]) -> tuple[list[str], list[str]]:
+    """(modules of `model` that have nothing on disk, names on disk that belong to no module)."""
     owners = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
     found: set[str] = set()
     unexpected = []
@@ -16,8 +17,14 @@ def fits_by_name(model: torch.nn.Module, names: Iterable[str]) -> tuple[list[str
             unexpected.append(name)
         else:
             found.add(owner)
-    tied = {str(name).rpartition(".")[0] for name in _tied(model)}
-    return sorted(owners - found - tied), unexpected
+    return sorted(owners - found - {name.rpartition(".")[0] for name in tied}), unexpected
+
+
+def tied_names(model_class: Any, config: Any) -> Collection[str]:
+    """The parameters that are another's when embeddings are tied: a list, or since transformers 5 a mapping."""
+    if not getattr(config, "tie_word_embeddings", False):
+        return ()
+    return tuple(getattr(model_class, "_tied_weights_keys", None) or ())
 
 
 def _prefixes(name: str) -> Iterator[str]:
@@ -25,8 +32,3 @@ def _prefixes(name: str) -> Iterator[str]:
     while name:
         name = name.rpartition(".")[0]
         yield name
-
-
-def _tied(model: torch.nn.Module) -> Iterable[str]:
-    config = getattr(model, "config", None)
-    return (getattr(model, "_tied_weights_keys", None) or ()) if getattr(config, "tie_word_embeddings", False) else ()

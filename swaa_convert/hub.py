@@ -45,7 +45,17 @@ def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Sourc
     except _Unreachable:
         return _cached(repo_id, revision)
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    if "config.json" in files and revision != info.sha:
+        _note_revision(repo_id, revision)
     return HubSource(name=info.id or repo_id, repo_id=info.id or repo_id, revision=info.sha, files=files)
+
+
+def _note_revision(repo_id: str, revision: str | None) -> None:
+    """The client's cache learns which commit a branch names only when asked by branch; offline it needs that."""
+    from huggingface_hub import hf_hub_download
+
+    with hub_errors(repo_id, revision), _progress_bars(shown=False):
+        hf_hub_download(repo_id, "config.json", revision=revision)
 
 
 class _Unreachable(Exception):

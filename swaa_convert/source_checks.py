@@ -26,6 +26,7 @@ def check_source(source: Source) -> tuple[dict[str, Any], Family]:
     family = _family(source, config)
     depth_of(source, config)
     _refuse_windowed(source, config)
+    _refuse_remote_tokenizer(source)
     return config, family
 
 
@@ -75,6 +76,9 @@ def _refuse_remote_code(source: Source, config: dict[str, Any]) -> None:
             f"{source.name} needs its own remote code (auto_map in config.json), which is never run: "
             "take a checkpoint in a stock transformers architecture"
         )
+
+
+def _refuse_remote_tokenizer(source: Source) -> None:
     name = "tokenizer_config.json"
     if name in source.files and source.read_json(name).get("auto_map"):
         raise SwaaError(

@@ -93,9 +93,7 @@ def make_weights(
 ) -> dict[str, torch.Tensor]:
     """Random weights under the names that they have on disk."""
     generator = torch.Generator().manual_seed(seed)
-    return {
-        name: _random(name, shape, generator).to(dtype).contiguous() for name, shape in weight_shapes(config)
-    }
+    return {name: _random(name, shape, generator).to(dtype).contiguous() for name, shape in weight_shapes(config)}
 
 
 def weight_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -124,9 +122,7 @@ def write_weights(path: Path, weights: dict[str, torch.Tensor], *, shards: int =
         part = {name: weights[name] for name in names if weight_map[name] == file}
         save_file(part, path / file, metadata={"format": "pt"})
     total = sum(tensor.nbytes for tensor in weights.values())
-    write_json(
-        path / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
-    )
+    write_json(path / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 def write_json(path: Path, value: Any) -> None:
