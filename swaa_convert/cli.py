@@ -65,7 +65,7 @@ class BareGroup(click.Group):
 def _refuse_mistyped(word: str) -> None:
     """A word that is almost a command, and no folder, is a typing mistake rather than a Hub id."""
     close = difflib.get_close_matches(word, _COMMANDS, n=1, cutoff=0.7)
-    if close and not Path(word).exists():
+    if close and "/" not in word and not Path(word).exists():
         raise SwaaUsageError(f"no command {word!r}: did you mean {close[0]!r}?")
 
 

@@ -50,7 +50,7 @@ def convert(
     """
     recipe = recipe_of(base, flags, sets)
     if dry_run or not quiet:
-        click.echo(f"Recipe   {recipe_origin(base)}")
+        click.echo(f"Recipe   {recipe_origin(base, flags, sets)}")
     from swaa_convert.convert import convert_checkpoint
 
     convert_checkpoint(

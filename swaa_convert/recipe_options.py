@@ -52,11 +52,14 @@ def recipe_of(base: str | None, flags: dict[str, Any], sets: Iterable[str]) -> R
         raise SwaaUsageError(error.message) from error
 
 
-def recipe_origin(base: str | None) -> str:
-    """Where the recipe starts from, in words."""
-    if base is not None:
-        return base
-    return f"{DEFAULT}, the default: {read_preset(DEFAULT)[1]}"
+def recipe_origin(base: str | None, flags: dict[str, Any], sets: Iterable[str]) -> str:
+    """Where the recipe starts from and what was changed, in words."""
+    start = base or f"{DEFAULT}, the default"
+    given = [key for key, value in flags.items() if value is not None]
+    changed = [*given, *(text.partition("=")[0] for text in sets)]
+    if changed:
+        return f"{start}, with your {', '.join(changed)}"
+    return start if base else f"{start}: {read_preset(DEFAULT)[1]}"
 
 
 def _assignment(text: str) -> tuple[str, Any]:

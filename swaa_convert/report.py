@@ -55,7 +55,8 @@ class Reporter:
         )
 
         columns = ("Copying", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=size)
             yield lambda count: bar.advance(task, count)
 

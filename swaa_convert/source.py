@@ -84,6 +84,8 @@ class LocalSource(Source):
 
 def open_source(source: str | Path, revision: str | None, *, quiet: bool) -> Source:
     """The local folder or the Hub model that SOURCE names."""
+    if not str(source):
+        raise SwaaError("SOURCE is empty: give a folder or a Hub model such as Qwen/Qwen3-8B")
     path = Path(source).expanduser()
     if path.is_dir():
         if revision is not None:

@@ -23,6 +23,17 @@ def test_loads_and_equals_the_source_within_the_window(family: str, tmp_path: Pa
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_source_that_this_transformers_saved(family: str, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(make_source(tmp_path / "source", family))
+    model.save_pretrained(tmp_path / "saved")
+    repo = convert_checkpoint(tmp_path / "saved", tmp_path / f"resaved-{family}", Recipe(window=12, keep_first=4))
+    tokens = torch.arange(16)[None]
+    with torch.no_grad():
+        ours = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True)(tokens).logits
+        torch.testing.assert_close(ours, model(tokens).logits, rtol=0, atol=1e-5)
+
+
 def test_refuses_to_load_without_trust(qwen3_source: Path, tmp_path: Path) -> None:
     repo = convert_checkpoint(qwen3_source, tmp_path / "untrusted", Recipe())
     with pytest.raises(ValueError, match="trust_remote_code"):

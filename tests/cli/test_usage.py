@@ -55,6 +55,8 @@ def test_a_folder_is_a_source_whatever_its_name(source: Path, tmp_path: Path, mo
 def test_no_such_source(tmp_path: Path) -> None:
     assert "offline mode is on" in refused("nobody/nothing", "-o", tmp_path / "out", "-q")
     assert refused("./nothing", "-o", tmp_path / "out", "-q").startswith("no folder ./nothing")
+    assert refused("", "-o", tmp_path / "out", "-q").startswith("SOURCE is empty")
+    assert "offline mode is on" in refused("convert/demo", "-o", tmp_path / "out", "-q")
     assert refused("a/b/c", "-o", tmp_path / "out", "-q").startswith("no folder a/b/c")
 
 
@@ -83,6 +85,11 @@ def test_dry_run_says_everything_and_writes_nothing(qwen3_source: Path, tmp_path
     for said in ("balanced, the default", "Qwen3ForCausalLM, 4 layers", "░█░█", "try even too", "nothing was written"):
         assert said in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_says_what_was_changed(qwen3_source: Path, tmp_path: Path) -> None:
+    args = (qwen3_source, "--out", tmp_path / "out", "--dry-run", "--window", "9", "--set", "fa_tail=2")
+    assert run(*args).stdout.startswith("Recipe   balanced, the default, with your window, fa_tail\n")
 
 
 def test_quiet_says_nothing(qwen3_source: Path, tmp_path: Path) -> None:
