@@ -60,7 +60,7 @@ def convert_checkpoint(
         plan = make_plan(opened, recipe, clip_layers=clip_layers)
         reporter.plan(plan, out)
         if dry_run:
-            reporter.dry_run_ends()
+            reporter.dry_run(plan, (name for name, _ in _written(plan)))
             return target
         opened.fetch((*plan.weights, *plan.small), quiet=quiet)
         check_weights(opened, plan.weights)

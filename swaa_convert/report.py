@@ -1,7 +1,7 @@
 """What a conversion prints: the plan, the progress, the check and how to load the result."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,12 @@ class Reporter:
         if plan.recipe.tuned:
             self.say("Note     this recipe is for weights tuned under SWAA: untuned ones do far worse with it")
 
-    def dry_run_ends(self) -> None:
+    def dry_run(self, plan: Plan, written: Iterable[str]) -> None:
+        """What would be done, file by file."""
+        kept = [name for name in (*plan.weights, *plan.small) if name not in plan.templates]
+        self.say(f"Copy     {', '.join(kept)}")
+        self.say(f"Write    {', '.join(written)}")
+        self.say(f"Config   swaa_config: {json.dumps(plan.swaa)}")
         self.say("Dry run: nothing was written.")
 
     @contextmanager

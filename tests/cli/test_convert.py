@@ -1,6 +1,8 @@
 """What a converted repo holds."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,17 @@ def test_linked_weights(source: Path, tmp_path: Path) -> None:
     repo = convert_checkpoint(source, tmp_path / "out", SMALL, link=True, check=False)
     assert (repo / "model.safetensors").samefile(source / "model.safetensors")
     assert not (repo / "tokenizer.json").samefile(source / "tokenizer.json")
+
+
+def test_torch_is_not_imported_before_the_check(qwen3_source: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from swaa_convert.convert import convert_checkpoint\n"
+        "from swaa_convert.recipe import Recipe\n"
+        "convert_checkpoint(sys.argv[1], Path(sys.argv[2]), Recipe(), check=False)\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script, str(qwen3_source), str(tmp_path / "out")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_permissions_are_the_usual_ones(source: Path, tmp_path: Path) -> None:

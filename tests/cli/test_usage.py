@@ -82,7 +82,15 @@ def test_options_may_come_first(qwen3_source: Path, tmp_path: Path) -> None:
 
 def test_dry_run_says_everything_and_writes_nothing(qwen3_source: Path, tmp_path: Path) -> None:
     result = run(qwen3_source, "--out", tmp_path / "new/out", "--dry-run", "--quiet")
-    for said in ("balanced, the default", "Qwen3ForCausalLM, 4 layers", "░█░█", "try even too", "nothing was written"):
+    for said in (
+        "balanced, the default",
+        "Qwen3ForCausalLM, 4 layers",
+        "░█░█",
+        "try even too",
+        "README.md",
+        "swaa_config: {",
+        "nothing was written",
+    ):
         assert said in result.stdout
     assert list(tmp_path.iterdir()) == []
 
