@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from swaa_convert.demo.words import IDS, SPECIAL, TIGHT, VOCABULARY
@@ -114,7 +114,7 @@ def tokenizer_config() -> dict[str, Any]:
     }
 
 
-def save(model: Any, folder: Path) -> None:
+def write_repo(model: Any, folder: Path) -> None:
     """Write the whole repo, but for its card and licence, which stand there already."""
     folder.mkdir(parents=True, exist_ok=True)
     layers = model.config.num_hidden_layers
@@ -133,18 +133,13 @@ def save_weights(state: dict[str, torch.Tensor], folder: Path, layers: int) -> N
     weight_map = {name: files[name.startswith(late)] for name in state}
     for file in files:
         shard = {name: state[name].detach().to("cpu", torch.bfloat16) for name in state if weight_map[name] == file}
-        save_file({name: weight.contiguous() for name, weight in shard.items()}, folder / file, {"format": "pt"})
+        contiguous = {name: weight.contiguous() for name, weight in shard.items()}
+        (folder / file).write_bytes(save(contiguous, metadata={"format": "pt"}))
     size = 2 * sum(weight.numel() for weight in state.values())
     write_json(
         folder / "model.safetensors.index.json",
         {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))},
     )
-
-
-def load_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All weights of a folder that `save` wrote, in float32."""
-    shards = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
-    return {name: weight.float() for shard in shards for name, weight in shard.items()}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
