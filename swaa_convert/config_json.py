@@ -30,6 +30,7 @@ def converted_config(source: dict[str, Any], family: Family, swaa: dict[str, Any
         "architectures": [family.swaa_architecture],
         "model_type": family.swaa_model_type,
         **_older_rope(source),
+        **_older_experts(source),
         "auto_map": family.auto_map,
         "swaa_config": swaa,
     }
@@ -38,6 +39,13 @@ def converted_config(source: dict[str, Any], family: Family, swaa: dict[str, Any
 def dump_json(value: dict[str, Any]) -> str:
     """JSON as transformers writes it."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _older_experts(config: dict[str, Any]) -> dict[str, Any]:
+    """`num_experts` where only the newer `num_local_experts` stands: older versions would take 128."""
+    if config["model_type"] != "qwen3_moe" or "num_experts" in config or "num_local_experts" not in config:
+        return {}
+    return {"num_experts": config["num_local_experts"]}
 
 
 def _older_rope(config: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from swaa_convert.families import families, shipped_files
 from swaa_convert.recipe import Recipe
 from swaa_convert.resources import MODELING_DIR
 from tests.support.command import run, tree
-from tests.support.sources import FAMILIES, make_source
+from tests.support.sources import FAMILIES, make_source, write_json
 
 SMALL = Recipe(window=16, keep_first=4)
 
@@ -102,6 +102,14 @@ def test_newer_rope_is_written_the_older_way_too(
     source = make_source(tmp_path / "source", rope_parameters=newer, rope_theta=..., rope_scaling=...)
     config = config_of(convert_checkpoint(source, tmp_path / "out", SMALL, check=False))
     assert (config["rope_parameters"], config["rope_theta"], config["rope_scaling"]) == (newer, theta, scaling)
+
+
+def test_newer_name_of_experts_is_written_the_older_way_too(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source", "qwen3_moe")
+    older = {key: value for key, value in config_of(source).items() if key != "num_experts"}
+    write_json(source / "config.json", {**older, "num_local_experts": 4})
+    written = config_of(convert_checkpoint(source, tmp_path / "out", SMALL, check=False))
+    assert (written["num_experts"], written["num_local_experts"]) == (4, 4)
 
 
 def test_older_rope_stays(source: Path, tmp_path: Path) -> None:
