@@ -14,7 +14,9 @@ _CLIENTS = ("requests", "httpx", "httpx2")
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A model on the Hub, at one commit."""
+    """A model on the Hub, at the commit that `asked` (default: the main branch) named."""
+
+    asked: str | None
 
     def path_of(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
@@ -23,8 +25,11 @@ class HubSource(Source):
             return Path(hf_hub_download(self.name, name, revision=self.revision)).resolve()
 
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import hf_hub_download, snapshot_download
 
+        with hub_errors(self.name, self.revision), _progress_bars(shown=False):
+            # Only when asked by branch does the client's cache learn its commit, which offline runs look up.
+            hf_hub_download(self.name, "config.json", revision=self.asked)
         with hub_errors(self.name, self.revision), _progress_bars(shown=not quiet):
             snapshot_download(self.name, revision=self.revision, allow_patterns=[glob.escape(name) for name in names])
 
@@ -45,17 +50,8 @@ def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Sourc
     except _Unreachable:
         return _cached(repo_id, revision)
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    if "config.json" in files and revision != info.sha:
-        _note_revision(repo_id, revision)
-    return HubSource(name=info.id or repo_id, repo_id=info.id or repo_id, revision=info.sha, files=files)
-
-
-def _note_revision(repo_id: str, revision: str | None) -> None:
-    """The client's cache learns which commit a branch names only when asked by branch; offline it needs that."""
-    from huggingface_hub import hf_hub_download
-
-    with hub_errors(repo_id, revision), _progress_bars(shown=False):
-        hf_hub_download(repo_id, "config.json", revision=revision)
+    name = info.id or repo_id
+    return HubSource(name=name, repo_id=name, revision=info.sha, files=files, asked=revision)
 
 
 class _Unreachable(Exception):
