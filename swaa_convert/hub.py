@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from swaa_convert.errors import SwaaError
 from swaa_convert.source import LocalSource, Source, local_source
 
@@ -48,7 +50,10 @@ def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Sourc
     except HFValidationError as error:
         raise SwaaError(f"{repo_id} is neither a folder nor a Hub model's id such as Qwen/Qwen3-8B") from error
     except _Unreachable:
-        return _cached(repo_id, revision)
+        found = _cached(repo_id, revision)
+        if not quiet:
+            click.echo(f"Offline: {repo_id} as far as the Hub's cache has it ({len(found.files)} files)", err=True)
+        return found
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
     name = info.id or repo_id
     return HubSource(name=name, repo_id=name, revision=info.sha, files=files, asked=revision)

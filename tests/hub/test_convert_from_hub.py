@@ -53,6 +53,14 @@ def test_again_from_the_cache_when_offline(hub: FakeHub, tmp_path: Path) -> None
     assert (tmp_path / "one/swaa_recipe.yaml").read_text() == (tmp_path / "two/swaa_recipe.yaml").read_text()
 
 
+def test_says_that_it_is_offline(hub: FakeHub, tmp_path: Path) -> None:
+    hub.convert(tmp_path / "home", "org/name", "--out", tmp_path / "out", "--dry-run")
+    args = ("org/name", "--revision", COMMIT, "--out", tmp_path / "out", "--dry-run")
+    result = hub.convert(tmp_path / "home", *args, offline=True)
+    assert result.stderr.startswith("Offline: org/name as far as the Hub's cache has it (")
+    assert "model-00001-of-00002.safetensors, which is not there (2 of 2 shards missing)" in result.stderr
+
+
 def test_dry_run_downloads_no_weights(hub: FakeHub, tmp_path: Path) -> None:
     result = hub.convert(tmp_path / "home", "org/name", "--out", tmp_path / "out", "--dry-run")
     assert (result.returncode, result.stderr) == (0, "")
