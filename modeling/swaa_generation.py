@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NoReturn
 
 import transformers
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 # Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
 # that the stock forward doesn't declare, calls itself for assistants, and may run in several threads at once.
@@ -44,7 +45,7 @@ class SwaaGenerationMixin:
         dense_from: where they begin, if not at the end of what is passed in: an index in the padded row, or a
             tensor of one per row.
         """
-        _refuse_broken_chunks(self, args, kwargs)
+        _refuse_broken_chunks(self, inputs, args, kwargs)
         if dense_from is None:
             prompt = _prompt_length(inputs, kwargs)
             dense_from = max(prompt - self.model.swaa.fa_tail, 0)
@@ -75,6 +76,9 @@ class SwaaGenerationMixin:
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)  # type: ignore[misc]
+        if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
+            # transformers 5.0 leaves the default cache to the first forward pass, too late for assisted decoding.
+            model_kwargs["past_key_values"] = DynamicCache(config=self.config)
         cache = model_kwargs.get("past_key_values")
         if cache is not None:
             self.model.swaa_cache(cache)
@@ -145,18 +149,31 @@ def _record_past(cache: Any) -> None:
             layer.activate_past_recording()
 
 
-def _refuse_broken_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _refuse_broken_chunks(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raises NotImplementedError for chunked prefill where the installed transformers computes it wrongly."""
-    config = args[0] if args else kwargs.get("generation_config")
-    chunk = kwargs.get("prefill_chunk_size", getattr(config or model.generation_config, "prefill_chunk_size", None))
-    if not chunk:
+    config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
+    if not kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None)):
         return
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     cache = kwargs.get("past_key_values")
-    filled = cache is not None and cache.get_seq_length() > 0
-    if version == (5, 2) or (filled and version < (5, 21)):
-        what = "chunked prefill onto a filled cache" if filled else "chunked prefill"
+    broken = None
+    if version == (5, 2):
+        broken = "chunked prefill"
+    elif version < (5, 21) and cache is not None and cache.get_seq_length() > 0:
+        broken = "chunked prefill onto a filled cache"
+    elif version < (5, 0) and _is_padded(inputs if inputs is not None else kwargs.get("input_ids"), config, kwargs):
+        broken = "chunked prefill of a padded batch"
+    if broken:
         raise NotImplementedError(
-            f"transformers {transformers.__version__} computes {what} wrongly: "
+            f"transformers {transformers.__version__} computes {broken} wrongly: "
             "leave prefill_chunk_size unset or install a newer version"
         )
+
+
+def _is_padded(input_ids: Tensor | None, config: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether `generate` will see padding: in the mask, or inferred from the padding token as it does itself."""
+    mask = kwargs.get("attention_mask")
+    if mask is not None:
+        return bool((mask == 0).any())
+    pad = kwargs.get("pad_token_id", config.pad_token_id)
+    return pad is not None and input_ids is not None and bool((input_ids == pad).any())
