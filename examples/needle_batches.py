@@ -12,18 +12,15 @@ from swaa_convert.demo.words import FIRST_WORD, VOCABULARY
 
 # What the model says when it answers directly, and when it thinks first.
 REPLIES = (task.ANSWER, task.THINKING + " " + task.ANSWER)
-FIXED_WORD = 2
+# Kinds of tokens, beside 0 and 1: surnames to be found directly and by thinking.
+FIXED_WORD, NOT_LEARNED = 2, 3
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids [B, T]; the columns that are learned [B, U], and of which kind each is [B, U].
-
-    The kind is the mode (0 direct, 1 thinking) where a surname is to be found, and FIXED_WORD elsewhere.
-    """
+    """Token ids [B, T] and of which kind each token is [B, T]."""
 
     ids: torch.Tensor
-    columns: torch.Tensor
     kinds: torch.Tensor
 
 
@@ -41,8 +38,8 @@ class CopyLayout:
     def draw(self, sampler: task.Sampler) -> Batch:
         span = len(VOCABULARY) - FIRST_WORD
         once = FIRST_WORD + (sampler.uniform(self.rows, self.half) * span).long().clamp_(max=span - 1)
-        columns = torch.arange(self.half, 2 * self.half, device=once.device).expand(self.rows, -1)
-        return Batch(torch.cat([once, once], 1), columns, torch.ones_like(columns))
+        kinds = torch.cat([torch.full_like(once, NOT_LEARNED), torch.ones_like(once)], 1)
+        return Batch(torch.cat([once, once], 1), kinds)
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,9 @@ class Layout:
     def draw(self, sampler: task.Sampler) -> Batch:
         """In half of the rows the first question is asked directly, in the others with thinking."""
         half = self.rows // 2
-        plans = [learned(self, first, str(sampler.device)) for first in (0, 1)]
         return Batch(
             torch.cat([conversations(sampler, self, half, first) for first in (0, 1)]),
-            torch.cat([columns.expand(half, -1) for columns, _ in plans]),
-            torch.cat([kinds.expand(half, -1) for _, kinds in plans]),
+            torch.cat([kinds(self, first, str(sampler.device)).expand(half, -1) for first in (0, 1)]),
         )
 
 
@@ -84,19 +79,15 @@ def conversations(sampler: task.Sampler, layout: Layout, rows: int, first: int) 
 
 
 @functools.cache
-def learned(layout: Layout, first: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The columns [U] of `conversations` that are learned, and their kinds [U].
+def kinds(layout: Layout, first: int, device: str) -> torch.Tensor:
+    """The kinds [T] of the tokens of `conversations`.
 
     Cached, because a CUDA graph cannot hold a copy from the host.
     """
-    columns: list[int] = []
-    kinds: list[int] = []
-    end = layout.lines * task.LINE
+    found = [NOT_LEARNED] * (layout.lines * task.LINE)
     for turn in range(layout.questions):
         mode = (first + turn) % 2
-        reply = task.split(REPLIES[mode])
-        end += task.overhead(thinking=mode == 1)
-        columns += range(end, end + len(reply))
-        kinds += [mode if word == "{surname}" else FIXED_WORD for word in reply]
-        end += len(reply) + 1
-    return torch.tensor(columns, device=device), torch.tensor(kinds, device=device)
+        found += [NOT_LEARNED] * task.overhead(thinking=mode == 1)
+        found += [mode if word == "{surname}" else FIXED_WORD for word in task.split(REPLIES[mode])]
+        found.append(NOT_LEARNED)
+    return torch.tensor(found, device=device)

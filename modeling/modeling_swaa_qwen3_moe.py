@@ -22,6 +22,9 @@ class SwaaQwen3MoeConfig(SwaaConfigMixin, Qwen3MoeConfig):
     model_type = "swaa_qwen3_moe"
 
     def __init__(self, **kwargs: Any) -> None:
+        # Newer versions save this name only; older ones don't know it and would silently take 128 experts.
+        if "num_local_experts" in kwargs:
+            kwargs.setdefault("num_experts", kwargs["num_local_experts"])
         super().__init__(**kwargs)
 
 

@@ -75,8 +75,7 @@ def fill(template: str, **slots: torch.Tensor) -> torch.Tensor:
 
     like = next(iter(slots.values()))
     columns = [
-        slots[word[1:-1]] if word.startswith("{") else torch.full_like(like, IDS[word])
-        for word in split(template)
+        slots[word[1:-1]] if word.startswith("{") else torch.full_like(like, IDS[word]) for word in split(template)
     ]
     return torch.stack(columns, dim=-1)
 

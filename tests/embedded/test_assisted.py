@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.embed import FAMILIES, Zoo, greedy, prompt
+from tests.support.embed import FAMILIES, Zoo, greedy, no_self_assistance, prompt
 
 RECIPES: dict[str, dict[str, Any]] = {
     "interleaved": {},
@@ -32,6 +32,7 @@ def test_prompt_lookup(zoo: Zoo, recipe: str, length: int) -> None:
     assert greedy(zoo.model(**RECIPES[recipe]), ids, 16, prompt_lookup_num_tokens=4) == [expected]
 
 
+@no_self_assistance
 @lengths
 @recipes
 def test_self_assisted(zoo: Zoo, recipe: str, length: int) -> None:
@@ -86,5 +87,12 @@ def test_families(zoo: Zoo, family: str) -> None:
     ids, model = _repetitive(70), zoo.model(family)
     expected = [zoo.oracle(family).greedy(ids, 12)]
     assert greedy(model, ids, 12, prompt_lookup_num_tokens=4) == expected
-    assert greedy(model, ids, 12, assistant_early_exit=2) == expected
     assert greedy(model, ids, 12, assistant_model=zoo.stock(family)) == expected
+
+
+@no_self_assistance
+@pytest.mark.parametrize("family", FAMILIES)
+def test_self_assisted_families(zoo: Zoo, family: str) -> None:
+    ids = prompt(70)
+    expected = [zoo.oracle(family).greedy(ids, 12)]
+    assert greedy(zoo.model(family), ids, 12, assistant_early_exit=2) == expected

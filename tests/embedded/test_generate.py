@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.embed import FAMILIES, Zoo, greedy, one, prompt
-from tests.support.oracle import assert_close
+from tests.support.oracle import assert_close, from_position
 
 BACKENDS = ("eager", "sdpa")
 LENGTHS = (1, 5, 8, 40, 130)
@@ -131,13 +131,13 @@ def test_from_ids_and_embeddings(zoo: Zoo) -> None:
 @pytest.mark.parametrize("dense_from", [0, 30, 72])
 def test_dense_from_of_the_callers_choice(zoo: Zoo, dense_from: int) -> None:
     ids = prompt(70)
-    expected = zoo.oracle().greedy(ids, 8, dense_from)
+    expected = zoo.oracle().greedy(ids, 8, from_position(dense_from))
     assert greedy(zoo.model(), ids, 8, dense_from=dense_from) == [expected]
 
 
 def test_dense_from_per_row(zoo: Zoo) -> None:
     rows, starts = [prompt(70, 1), prompt(70, 2)], [20, 70]
-    expected = [zoo.oracle().greedy(row, 8, start) for row, start in zip(rows, starts, strict=True)]
+    expected = [zoo.oracle().greedy(row, 8, from_position(start)) for row, start in zip(rows, starts, strict=True)]
     inputs = {"input_ids": torch.tensor(rows)}
     assert greedy(zoo.model(), inputs, 8, dense_from=torch.tensor(starts)) == expected
 

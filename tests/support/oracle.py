@@ -53,18 +53,31 @@ class Oracle:
         decodes = decodes if isinstance(decodes, bool) else layer in decodes
         return rule_mask(length, window, self.swaa["keep_first"], dense if decodes else no_query)
 
-    @torch.no_grad()
-    def logits(self, ids: Sequence[int], dense: Dense = no_query, rope: Sequence[int] | None = None) -> Tensor:
-        """Logits (length, vocabulary) of one sequence. rope: its position_ids, if not 0, 1, 2, …"""
+    def logits(self, ids: Sequence[int], dense: Dense = no_query, **options: Any) -> Tensor:
+        """Logits (length, vocabulary) of one sequence, for `logits_with_grad`'s options."""
+        with torch.no_grad():
+            return self.logits_with_grad(ids, dense, **options)
+
+    def logits_with_grad(
+        self,
+        ids: Sequence[int],
+        dense: Dense = no_query,
+        rope: Sequence[int] | None = None,
+        also: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (length, vocabulary) of one sequence.
+
+        rope: its position_ids, if not 0, 1, 2, …; also: a mask, bool (length, length), that hides more in every layer.
+        """
         positions = range(len(ids)) if rope is None else rope
-        with self.ruled(dense):
+        with self.ruled(dense, also):
             return self.stock(
                 input_ids=torch.tensor([list(ids)]), position_ids=torch.tensor([list(positions)]), use_cache=False
             ).logits[0]
 
-    def greedy(self, prompt: Sequence[int], new: int, dense_from: int | None = None) -> list[int]:
+    def greedy(self, prompt: Sequence[int], new: int, dense: Dense | None = None) -> list[int]:
         """The next `new` tokens, each the likeliest."""
-        dense = self.after(prompt) if dense_from is None else from_position(dense_from)
+        dense = self.after(prompt) if dense is None else dense
         ids = list(prompt)
         for _ in range(new):
             ids.append(int(self.logits(ids, dense)[-1].argmax()))
@@ -80,11 +93,11 @@ class Oracle:
         return from_position(max(len(prompt) - self.fa_tail, 0))
 
     @contextmanager
-    def ruled(self, dense: Dense) -> Iterator[None]:
+    def ruled(self, dense: Dense, also: Tensor | None = None) -> Iterator[None]:
         """Inside, each layer of the stock model runs under its mask."""
         layers = self.stock.model.layers
         hooks = [
-            layer.register_forward_pre_hook(self._mask_hook(index, dense), with_kwargs=True)
+            layer.register_forward_pre_hook(self._mask_hook(index, dense, also), with_kwargs=True)
             for index, layer in enumerate(layers)
         ]
         try:
@@ -93,11 +106,12 @@ class Oracle:
             for hook in hooks:
                 hook.remove()
 
-    def _mask_hook(self, layer: int, dense: Dense) -> Callable[..., Any]:
+    def _mask_hook(self, layer: int, dense: Dense, also: Tensor | None) -> Callable[..., Any]:
         def replace(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
             assert "attention_mask" in kwargs, "this version hands its layers the mask in another way"
             mask = self.mask(layer, hidden.shape[1], dense)
+            mask = mask if also is None else mask & also
             additive = torch.zeros(mask.shape, dtype=hidden.dtype).masked_fill(~mask, torch.finfo(hidden.dtype).min)
             return args, {**kwargs, "attention_mask": additive[None, None]}
 
