@@ -56,9 +56,7 @@ def test_dense_from_may_differ_between_rows(zoo: Zoo, backend: str) -> None:
 @pytest.mark.parametrize("length", [1, 5, 8])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_prompt_within_the_window_is_the_source_models(
-    zoo: Zoo, family: str, backend: str, length: int
-) -> None:
+def test_a_prompt_within_the_window_is_the_source_models(zoo: Zoo, family: str, backend: str, length: int) -> None:
     ids = [prompt(length, 1), prompt(length, 2)]
     assert torch.equal(logits(zoo.model(family, backend), ids), logits(zoo.stock(family, backend), ids))
 

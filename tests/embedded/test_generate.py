@@ -85,9 +85,7 @@ def test_sampling(zoo: Zoo, cache: str, fa_decode: bool) -> None:
     torch.manual_seed(5)
     expected = zoo.oracle(fa_decode=fa_decode).generate(ids, **options)
     torch.manual_seed(5)
-    assert torch.equal(
-        zoo.model(fa_decode=fa_decode).generate(one(ids), **options, **CACHES[cache]), expected
-    )
+    assert torch.equal(zoo.model(fa_decode=fa_decode).generate(one(ids), **options, **CACHES[cache]), expected)
 
 
 @pytest.mark.parametrize("recipe", ["interleaved", "no FA decode", "every layer windowed, no FA decode"])
@@ -97,9 +95,7 @@ def test_beam_search(zoo: Zoo, recipe: str, cache: str, length: int) -> None:
     ids = prompt(length)
     options = {"num_beams": 4, "do_sample": False, "max_new_tokens": 14, "num_return_sequences": 2}
     expected = zoo.oracle(**RECIPES[recipe]).generate(ids, **options)
-    assert torch.equal(
-        zoo.model(**RECIPES[recipe]).generate(one(ids), **options, **CACHES[cache]), expected
-    )
+    assert torch.equal(zoo.model(**RECIPES[recipe]).generate(one(ids), **options, **CACHES[cache]), expected)
 
 
 @pytest.mark.parametrize("fa_decode", [True, False])

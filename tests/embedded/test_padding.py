@@ -92,9 +92,7 @@ def test_left_padded_beams(zoo: Zoo, recipe: str) -> None:
 def test_left_padded_forward(zoo: Zoo, backend: str, recipe: str) -> None:
     batch = pad_left(_rows())
     positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    actual = logits(
-        zoo.model(backend=backend, **RECIPES[recipe]), **batch, position_ids=positions, dense_from=100
-    )
+    actual = logits(zoo.model(backend=backend, **RECIPES[recipe]), **batch, position_ids=positions, dense_from=100)
     for output, row in zip(actual, _rows(), strict=True):
         dense = from_position(100 - 130 + len(row))
         assert_close(output[-len(row) :], zoo.oracle(**RECIPES[recipe]).logits(row, dense))
