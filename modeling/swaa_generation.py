@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NoReturn
 import transformers
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
+from transformers.generation import GenerationMixin
 
 # Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
 # that the stock forward doesn't declare, calls itself for assistants, and may run in several threads at once.
@@ -46,6 +47,7 @@ class SwaaGenerationMixin:
             tensor of one per row.
         """
         _refuse_broken_chunks(self, inputs, args, kwargs)
+        _refuse_broken_drafts(self, args, kwargs)
         if dense_from is None:
             prompt = _prompt_length(inputs, kwargs)
             dense_from = max(prompt - self.model.swaa.fa_tail, 0)
@@ -167,6 +169,21 @@ def _refuse_broken_chunks(model: Any, inputs: Tensor | None, args: tuple[Any, ..
         raise NotImplementedError(
             f"transformers {transformers.__version__} computes {broken} wrongly: "
             "leave prefill_chunk_size unset or install a newer version"
+        )
+
+
+def _refuse_broken_drafts(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises NotImplementedError for drafts onto a filled cache where stock models would read the prompt twice."""
+    config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
+    names = ("prompt_lookup_num_tokens", "assistant_early_exit")
+    drafts = kwargs.get("assistant_model") is not None or any(kwargs.get(n, getattr(config, n, None)) for n in names)
+    cache = kwargs.get("past_key_values")
+    # Versions whose inputs are cut by this argument don't cut them in the first pass of assisted decoding.
+    cut = "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    if drafts and cut and cache is not None and cache.get_seq_length() > 0:
+        raise NotImplementedError(
+            f"transformers {transformers.__version__} computes assisted decoding onto a filled cache wrongly: "
+            "start from an empty cache, or generate without drafts"
         )
 
 

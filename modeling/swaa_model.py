@@ -97,7 +97,7 @@ class SwaaModelMixin:
         generated: Tensor | None,
     ) -> SwaaState:
         check_backend(self.config._attn_implementation)
-        if attention_mask is not None and not isinstance(attention_mask, Tensor):
+        if attention_mask is not None and getattr(attention_mask, "ndim", None) not in (2, 4):
             raise ValueError("SWAA takes a 2D or 4D attention_mask tensor; prepared masks of other kinds hide padding")
         new, device = tokens.shape[1], tokens.device
         past = _past_length(cache)
