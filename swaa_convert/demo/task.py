@@ -171,10 +171,10 @@ def prompts(count: int, length: int, seed: int) -> list[Prompt]:
     questions = fill(QUESTION, city=facts["city"], name=facts["name"])[:, 0]
     answers = facts["surname"][:, 0].tolist()
     rows = zip(diary.tokens.tolist(), questions.tolist(), answers, strict=True)
-    return [Prompt(text(story + question), VOCABULARY[answer]) for story, question, answer in rows]
+    return [Prompt(written(story + question), VOCABULARY[answer]) for story, question, answer in rows]
 
 
-def text(ids: list[int]) -> str:
+def written(ids: list[int]) -> str:
     """The ids as readable text, which the tokenizer turns back into the same ids."""
     joined = " ".join(VOCABULARY[index] for index in ids)
     for spaced, tight in TIGHT:

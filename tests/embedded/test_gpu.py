@@ -1,5 +1,6 @@
 """The embedded model on CUDA, against its eager reference in float32 on the CPU."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,10 +28,12 @@ recipes = pytest.mark.parametrize("recipe", RECIPES)
 
 
 @pytest.fixture(autouse=True)
-def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def exact_products() -> Iterator[None]:
     """No TF32: float32 means float32."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 def _cuda(zoo: Zoo, backend: str, family: str = "qwen3", dtype: torch.dtype = torch.float32, **recipe: Any) -> Any:
