@@ -56,6 +56,8 @@ def demo(
     from swaa_convert.demo.evaluate import Exam, Score, measure
     from swaa_convert.demo.recipes import Settings, contenders
 
+    if not (checkpoint / "config.json").is_file():
+        raise SwaaError(f"{checkpoint} holds no config.json: give a folder that examples/train_needle.py wrote")
     if png is not None:
         picture.require_matplotlib()
     exam, settings = Exam(length, samples, seed), Settings(window, keep_first, fa_tail)
