@@ -107,6 +107,8 @@ def tokenizer_config() -> dict[str, Any]:
         "bos_token": None,
         "clean_up_tokenization_spaces": False,
         "eos_token": "<|im_end|>",
+        # Without it, transformers 4.57 adds token_type_ids, which the model refuses.
+        "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": 2304,
         "pad_token": "<|endoftext|>",
         "tokenizer_class": "PreTrainedTokenizerFast",
