@@ -1,0 +1,74 @@
+"""Models that accelerate places, and models that torch compiles."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import StaticCache
+
+from tests.support.embed import FAMILIES, Zoo, greedy, load, logits, one, prompt
+from tests.support.oracle import assert_close, from_position
+
+# torch's own tracing of the vmap that builds masks in 4.57.
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+families = pytest.mark.parametrize("family", FAMILIES)
+
+
+@families
+def test_device_map_auto(zoo: Zoo, family: str) -> None:
+    model, ids = load(zoo.repo(family), device_map="auto"), prompt(90)
+    assert torch.equal(logits(model, [ids]), logits(zoo.model(family), [ids]))
+    assert greedy(model, ids, 6) == [zoo.oracle(family).greedy(ids, 6)]
+
+
+@pytest.mark.parametrize("recipe", [{}, {"full_layers": (), "fa_decode": False}, {"full_layers": ()}], ids=str)
+def test_layers_kept_on_disk(zoo: Zoo, tmp_path: Path, recipe: dict[str, Any]) -> None:
+    """accelerate's hooks fetch each layer's weights when it runs."""
+    names = ["model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head", "model.layers.0", "model.layers.1"]
+    places: dict[str, str] = dict.fromkeys(names, "cpu") | {"model.layers.2": "disk", "model.layers.3": "disk"}
+    model, ids = load(zoo.repo(**recipe), device_map=places, offload_folder=str(tmp_path / "disk")), prompt(90)
+    assert model.model.layers[3].self_attn.q_proj.weight.device.type == "meta"
+    assert_close(logits(model, [ids], dense_from=60)[0], zoo.oracle(**recipe).logits(ids, from_position(60)))
+    assert greedy(model, ids, 6) == [zoo.oracle(**recipe).greedy(ids, 6)]
+
+
+def _decode(model: Any, step: Any, ids: list[int], cache: Any, **options: Any) -> list[torch.Tensor]:
+    """Logits of single tokens after a prompt of 60."""
+    logits(model, one(ids[:60]), past_key_values=cache, use_cache=True, **options)
+    outputs = []
+    with torch.no_grad():
+        for n in range(60, len(ids)):
+            position = {"cache_position": torch.tensor([n])}
+            outputs.append(step(input_ids=one([ids[n]]), past_key_values=cache, **position, **options).logits[0, -1])
+    return outputs
+
+
+@pytest.mark.parametrize("recipe", [{}, {"full_layers": (), "fa_decode": False}], ids=str)
+@pytest.mark.parametrize("dense_from", [0, 1000])
+def test_a_compiled_step_with_a_static_cache(zoo: Zoo, recipe: dict[str, Any], dense_from: int) -> None:
+    """One graph for all steps. Traced, but not handed to a compiler: that takes a minute and adds nothing here."""
+    torch._dynamo.reset()
+    model, ids = load(zoo.repo(**recipe)), prompt(70)
+    graphs = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    step = torch.compile(model.forward, backend=count, fullgraph=True)
+    cache = StaticCache(config=model.config, max_cache_len=80)
+    actual = _decode(model, step, ids, cache, dense_from=dense_from)
+    expected = zoo.oracle(**recipe).logits(ids, from_position(dense_from))[60:]
+    assert_close(torch.stack(actual), expected)
+    assert len(graphs) <= 2
+
+
+def test_a_compiled_forward_pass(zoo: Zoo) -> None:
+    torch._dynamo.reset()
+    recipe: dict[str, Any] = {"full_layers": (1,), "config": {"num_hidden_layers": 2, "max_window_layers": 2}}
+    model, ids = load(zoo.repo(**recipe)), prompt(150)
+    compiled = torch.compile(model.forward, backend="eager")
+    with torch.no_grad():
+        actual = compiled(input_ids=one(ids), dense_from=100, use_cache=False).logits
+    assert_close(actual[0], zoo.oracle(**recipe).logits(ids, from_position(100)))
