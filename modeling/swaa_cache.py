@@ -160,13 +160,16 @@ def _join(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old.to(new.device).expand(rows, -1), new.expand(rows, -1)], dim=1)
 
 
-def release_windows(cache: Any, rules: Iterable[tuple[int, Rule]]) -> None:
+def release_windows(cache: Any, rules: Iterable[tuple[int, Rule]], depth: int) -> None:
     """Gives the named layers of an empty DynamicCache a SinkWindowLayer, in place.
 
-    Any other cache, and one that holds tokens already, keeps everything: exact, without the memory saved.
+    Any other cache, and one that holds tokens already, keeps everything: exact, without the memory saved. depth:
+    layers that run.
     """
     if type(cache) is not DynamicCache or cache.get_seq_length() > 0:
         return
+    # A draft that exits early fills fewer layers, and some versions can't crop those that stay empty.
+    del cache.layers[depth:]
     for index, rule in rules:
         while len(cache.layers) <= index:
             cache.layers.append(DynamicLayer())

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ClassVar, NoReturn
 
-import transformers
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
-from transformers.generation import GenerationMixin
+
+from .swaa_refusals import refuse_broken
 
 # Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
 # that the stock forward doesn't declare, calls itself for assistants, and may run in several threads at once.
@@ -46,8 +46,7 @@ class SwaaGenerationMixin:
         dense_from: where they begin, if not at the end of what is passed in: an index in the padded row, or a
             tensor of one per row.
         """
-        _refuse_broken_chunks(self, inputs, args, kwargs)
-        _refuse_broken_drafts(self, args, kwargs)
+        refuse_broken(self, inputs, args, kwargs)
         if dense_from is None:
             prompt = _prompt_length(inputs, kwargs)
             dense_from = max(prompt - self.model.swaa.fa_tail, 0)
@@ -149,48 +148,3 @@ def _record_past(cache: Any) -> None:
     for layer in getattr(cache, "layers", ()):
         if hasattr(layer, "activate_past_recording"):
             layer.activate_past_recording()
-
-
-def _refuse_broken_chunks(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raises NotImplementedError for chunked prefill where the installed transformers computes it wrongly."""
-    config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
-    if not kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None)):
-        return
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    cache = kwargs.get("past_key_values")
-    broken = None
-    if version == (5, 2):
-        broken = "chunked prefill"
-    elif version < (5, 21) and cache is not None and cache.get_seq_length() > 0:
-        broken = "chunked prefill onto a filled cache"
-    elif version < (5, 0) and _is_padded(inputs if inputs is not None else kwargs.get("input_ids"), config, kwargs):
-        broken = "chunked prefill of a padded batch"
-    if broken:
-        raise NotImplementedError(
-            f"transformers {transformers.__version__} computes {broken} wrongly: "
-            "leave prefill_chunk_size unset or install a newer version"
-        )
-
-
-def _refuse_broken_drafts(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raises NotImplementedError for drafts onto a filled cache where stock models would read the prompt twice."""
-    config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
-    names = ("prompt_lookup_num_tokens", "assistant_early_exit")
-    drafts = kwargs.get("assistant_model") is not None or any(kwargs.get(n, getattr(config, n, None)) for n in names)
-    cache = kwargs.get("past_key_values")
-    # Versions whose inputs are cut by this argument don't cut them in the first pass of assisted decoding.
-    cut = "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
-    if drafts and cut and cache is not None and cache.get_seq_length() > 0:
-        raise NotImplementedError(
-            f"transformers {transformers.__version__} computes assisted decoding onto a filled cache wrongly: "
-            "start from an empty cache, or generate without drafts"
-        )
-
-
-def _is_padded(input_ids: Tensor | None, config: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether `generate` will see padding: in the mask, or inferred from the padding token as it does itself."""
-    mask = kwargs.get("attention_mask")
-    if mask is not None:
-        return bool((mask == 0).any())
-    pad = kwargs.get("pad_token_id", config.pad_token_id)
-    return pad is not None and input_ids is not None and bool((input_ids == pad).any())

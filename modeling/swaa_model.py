@@ -79,7 +79,8 @@ class SwaaModelMixin:
         if cache is None and use_cache and released:
             cache = DynamicCache(config=self.config)
         if cache is not None:
-            release_windows(cache, [(i, rule) for i, rule in released if i < self.config.num_hidden_layers])
+            depth = self.config.num_hidden_layers
+            release_windows(cache, [(i, rule) for i, rule in released if i < depth], depth)
         return cache
 
     def _uses_cache(self, use_cache: bool | None) -> bool:

@@ -1,0 +1,63 @@
+"""What the installed transformers computes wrongly for any model, and is therefore refused here."""
+
+import inspect
+from typing import Any
+
+import transformers
+from torch import Tensor
+from transformers.generation import GenerationMixin
+from transformers.generation.candidate_generator import AssistedCandidateGenerator, EarlyExitCandidateGenerator
+
+VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+
+
+def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises NotImplementedError for a call of `generate` that would give wrong tokens with the stock model too."""
+    config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
+    cache = kwargs.get("past_key_values")
+    filled = cache is not None and cache.get_seq_length() > 0
+    input_ids = inputs if inputs is not None else kwargs.get("input_ids")
+    if _asks(("prefill_chunk_size",), config, kwargs):
+        if VERSION == (5, 2):
+            _refuse("chunked prefill", "leave prefill_chunk_size unset")
+        if filled and VERSION < (5, 21):
+            _refuse("chunked prefill onto a filled cache", "leave prefill_chunk_size unset")
+        if VERSION < (5, 0) and _is_padded(input_ids, config, kwargs):
+            _refuse("chunked prefill of a padded batch", "leave prefill_chunk_size unset")
+    drafts = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
+    if filled and _reads_prompts_twice() and _asks(drafts, config, kwargs):
+        _refuse("assisted decoding onto a filled cache", "start from an empty cache, or generate without drafts")
+    if _early_exit_fails() and _asks(("assistant_early_exit",), config, kwargs):
+        _refuse("drafts that exit early", "leave assistant_early_exit unset")
+
+
+def _refuse(what: str, way_out: str) -> None:
+    raise NotImplementedError(
+        f"transformers {transformers.__version__} can't compute {what} rightly: {way_out}, or install another version"
+    )
+
+
+def _asks(names: tuple[str, ...], config: Any, kwargs: dict[str, Any]) -> bool:
+    return any(kwargs.get(name, getattr(config, name, None)) for name in names)
+
+
+def _is_padded(input_ids: Tensor | None, config: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether `generate` will see padding: in the mask, or inferred from the padding token as it does itself."""
+    mask = kwargs.get("attention_mask")
+    if mask is not None:
+        return bool((mask == 0).any())
+    pad = kwargs.get("pad_token_id", getattr(config, "pad_token_id", None))
+    return pad is not None and input_ids is not None and bool((input_ids == pad).any())
+
+
+def _reads_prompts_twice() -> bool:
+    """Versions whose inputs are cut by this argument don't cut them in the first pass of assisted decoding."""
+    return "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+
+
+def _early_exit_fails() -> bool:
+    """In 5.0 the class for early exits wasn't told of an argument that its parent began to require."""
+    name = "is_first_iteration"
+    parent = inspect.signature(AssistedCandidateGenerator.get_candidates).parameters
+    child = inspect.signature(EarlyExitCandidateGenerator.get_candidates).parameters
+    return name in parent and name not in child
