@@ -123,7 +123,7 @@ def test_masks_with_holes(zoo: Zoo, backend: str, recipe: str) -> None:
     for output, row, real in zip(actual, ids, mask.bool(), strict=True):
         dense = from_position(int(real[:100].sum()))
         rope = real.nonzero().flatten().tolist()
-        assert_close(output[real], oracle.logits(row[real].tolist(), dense, rope))
+        assert_close(output[real], oracle.logits(row[real].tolist(), dense, rope=rope))
 
 
 @pytest.mark.parametrize("recipe", ["interleaved", "every layer windowed, no FA decode"])

@@ -37,7 +37,7 @@ def test_every_versions_repos(zoo: Zoo, shelf: Path, family: str) -> None:
 
 
 def _leave(zoo: Zoo, shelf: Path, family: str) -> None:
-    """Saves a repo and what it computes, whole or not at all; names differ, because code is shared between equal ones."""
+    """Saves a repo and what it computes, whole or not at all. Names differ: equal ones would share their code."""
     version = transformers.__version__
     target = shelf / version / f"{family}_{version.replace('.', '_')}"
     if target.exists():
