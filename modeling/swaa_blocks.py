@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from .swaa_mask import Rule, Tokens, combine, repeat_heads, rule_mask, take_columns
 from .swaa_state import SwaaState
@@ -48,18 +49,24 @@ def blocked_attention(
     """
     queries = state.queries.to(query.device)
     keys = keys.to(query.device)
+    user_mask = None if state.user_mask is None else state.user_mask.to(query.device)
     if state.length is None:  # a static cache's length is on the device: one tile, no question asked
         everything = slice(0, key.shape[2])
-        return _tile(query, key, value, queries, keys, state.user_mask, everything, rule, scaling, dropout)
+        return _tile(query, key, value, queries, keys, user_mask, everything, rule, scaling, dropout)
     plan = _plan(state, queries, keys, rule)
     outputs = []
     for block in plan.blocks:
         rows = slice(block.start, block.end)
-        mask = None if state.user_mask is None else state.user_mask[:, :, rows]
+        mask = None if user_mask is None else user_mask[:, :, rows]
         columns: slice | Tensor = slice(block.low, block.high)
         if block.low > 0 and rule.keep_first > 0:
             columns = _with_sinks(block, keys, plan.sinks, rule.keep_first)
-        outputs.append(_tile(query[:, :, rows], key, value, queries[rows], keys, mask, columns, rule, scaling, dropout))
+        tile = (query[:, :, rows], key, value, queries[rows], keys, mask, columns, rule, scaling, dropout)
+        if torch.is_grad_enabled() and query.requires_grad:
+            # Or every block would keep its own copy of its keys and its mask for the backward pass.
+            outputs.append(checkpoint(_tile, *tile, use_reentrant=False))
+        else:
+            outputs.append(_tile(*tile))
     return torch.cat(outputs, dim=2)
 
 
@@ -129,23 +136,24 @@ def _plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> Plan:
 
 
 def make_plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule, size: int) -> Plan:
-    """Cuts the queries into blocks of `size` and finds the band of keys of each. Asks the device twice at most."""
+    """Cuts the queries into blocks of `size` and finds the band of keys of each."""
     assert state.length is not None
     new, count = queries.position.shape[1], keys.position.shape[1]
     starts = list(range(0, new, size))
     offset = int(state.past) if count > state.length else count - new
-    order = _order(keys)
-    lows = _band_starts(order, offset, starts, rule.window)
+    sinks = torch.arange(rule.keep_first, device=keys.position.device)[None]
+    if state.aligned:
+        lows = [max(0, offset + start - rule.window + 1) for start in starts]
+    else:
+        order = _order(keys)
+        lows = _band_starts(order, queries, offset, starts, size, rule.window)
+        sinks = torch.searchsorted(order, sinks.expand(order.shape[0], -1).contiguous())
     dense = _dense_blocks(queries, rule, starts, size)
     blocks = []
     for start, low, is_dense in zip(starts, lows, dense, strict=True):
         end = min(start + size, new)
         blocks.append(Block(start, end, 0 if is_dense else low, offset + end))
-    sinks = None
-    if keys.start is None:
-        wanted = torch.arange(rule.keep_first, device=order.device).expand(order.shape[0], -1).contiguous()
-        sinks = torch.searchsorted(order, wanted).clamp(max=count - 1)
-    return Plan(blocks, sinks)
+    return Plan(blocks, None if keys.start is not None else sinks.clamp(max=count - 1))
 
 
 def block_size(window: int) -> int:
@@ -160,13 +168,20 @@ def _order(keys: Tokens) -> Tensor:
     return keys.position.cummax(dim=1).values
 
 
-def _band_starts(order: Tensor, offset: int, starts: list[int], window: int) -> list[int]:
-    """The first key index that any row's first query of each block has in its window."""
+def _band_starts(order: Tensor, queries: Tokens, offset: int, starts: list[int], size: int, window: int) -> list[int]:
+    """The first key index that any row's first real query of each block has in its window."""
     first = torch.tensor([offset + start for start in starts], device=order.device)
-    oldest = (order[:, first] - (window - 1)).contiguous()
-    low = torch.searchsorted(order.contiguous(), oldest)
-    # Rows of padding have no window of their own; every query must find itself in its band.
-    return torch.minimum(low, first).amin(dim=0).tolist()
+    position = first[None]
+    if queries.start is None:
+        # Padding has no window; a block of nothing else has no say.
+        far = torch.iinfo(torch.int64).max // 2
+        position = torch.where(queries.position >= 0, queries.position, far)
+        position = pad(position, (0, -position.shape[1] % size), value=far)
+        position = position.reshape(position.shape[0], -1, size).amin(dim=2)
+    low = torch.searchsorted(order.contiguous(), (position - (window - 1)).clamp(min=0).contiguous())
+    # Every query must find itself in its band, padding too.
+    lows: list[int] = torch.minimum(low, first).amin(dim=0).tolist()
+    return lows
 
 
 def _dense_blocks(queries: Tokens, rule: Rule, starts: list[int], size: int) -> list[bool]:

@@ -1,5 +1,6 @@
 """The KV cache of windowed layers without FA decode: sinks and window stay, what lies between is released."""
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,9 @@ from .swaa_mask import Rule
 
 # The position of an empty slot in a row that keeps fewer keys than the others. No query has it, so nothing sees it.
 EMPTY = torch.iinfo(torch.int64).min // 2
+
+# Older versions crop to a length, newer ones by a number of tokens: zero is everything or nothing.
+ZERO_EMPTIES = "max_length" in inspect.signature(DynamicLayer.crop).parameters
 
 
 class SinkWindowLayer(DynamicLayer):
@@ -64,7 +68,11 @@ class SinkWindowLayer(DynamicLayer):
 
     def crop(self, length: int) -> None:
         """Takes the newest tokens back: a positive length is what remains, zero or less is how many go."""
-        drop = max(self.total - length, 0) if length > 0 else -length
+        absolute = length > 0 or (length == 0 and ZERO_EMPTIES)
+        drop = max(self.total - length, 0) if absolute else -length
+        if drop >= self.total > 0:
+            self._empty()
+            return
         if self.evicted and drop > self.recorded:
             raise ValueError(
                 f"the cache of a windowed layer can't be cropped by {drop} tokens: what it would need was released; "
@@ -90,6 +98,12 @@ class SinkWindowLayer(DynamicLayer):
         return self.total + new, 0
 
     def reset(self) -> None:
+        if ZERO_EMPTIES:
+            # Stock layers of these versions keep their length and hold zeros.
+            raise NotImplementedError("this version of transformers can't reset a DynamicCache: make a new one")
+        self._empty()
+
+    def _empty(self) -> None:
         self.keys = self.values = None  # type: ignore[assignment]
         self.seen = self._incoming = None
         self.positions = self.positions[:1, :0]

@@ -38,8 +38,13 @@ def _kernel(device: str) -> Callable[..., Any]:
     if torch.compiler.is_compiling():
         return eager_flex
     if device not in _compiled:
+
+        def swaa_flex(*args: Any, **kwargs: Any) -> Any:
+            # The compiler's memory is kept per function: transformers' own calls must not meet ours in it.
+            return eager_flex(*args, **kwargs)
+
         # On the CPU, torch 2.13 generates code that doesn't compile for lengths that change.
-        _compiled[device] = torch.compile(eager_flex, dynamic=False if device == "cpu" else None)
+        _compiled[device] = torch.compile(swaa_flex, dynamic=False if device == "cpu" else None)
     return _compiled[device]
 
 

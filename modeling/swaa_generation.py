@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NoReturn
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from .swaa_cache import SinkWindowLayer
 from .swaa_refusals import refuse_broken
 
 # Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
@@ -36,7 +37,8 @@ class SwaaGenerationMixin:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = _with_generated_tokens(cls.forward)  # type: ignore[attr-defined]
+        if SwaaGenerationMixin in cls.__bases__:
+            cls.forward = _with_generated_tokens(cls.forward)  # type: ignore[attr-defined]
 
     def generate(
         self, inputs: Tensor | None = None, *args: Any, dense_from: int | Tensor | None = None, **kwargs: Any
@@ -50,11 +52,13 @@ class SwaaGenerationMixin:
         if dense_from is None:
             prompt = _prompt_length(inputs, kwargs)
             dense_from = max(prompt - self.model.swaa.fa_tail, 0)
-        token = _dense_from.set(dense_from)
+        token, depth = _dense_from.set(dense_from), self.config.num_hidden_layers
         try:
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
         finally:
             _dense_from.reset(token)
+            # A draft that exits early cuts the model short, and an exception in it would leave it so.
+            self.config.num_hidden_layers = depth
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
@@ -65,7 +69,7 @@ class SwaaGenerationMixin:
         )
         dense_from = _dense_from.get()
         if dense_from is not None:
-            inputs["dense_from"] = _as_seen_now(dense_from, inputs)
+            inputs |= _dense_queries(dense_from, inputs)
         return inputs
 
     @staticmethod
@@ -83,14 +87,13 @@ class SwaaGenerationMixin:
         cache = model_kwargs.get("past_key_values")
         if cache is not None:
             self.model.swaa_cache(cache)
-            if getattr(generation_config, "is_assistant", False):
-                _record_past(cache)
+            _record_past(cache, bool(getattr(generation_config, "is_assistant", False)))
         return result
 
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
         """Assisted decoding takes tokens back, and its assistant must see the same prompt."""
         model_kwargs = kwargs.get("model_kwargs", {})
-        _record_past(model_kwargs.get("past_key_values"))
+        _record_past(model_kwargs.get("past_key_values"), True)
         candidates = super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
         same_tokens = kwargs.get("assistant_tokenizer") is None
         if same_tokens and isinstance(getattr(candidates, "assistant_model", None), SwaaGenerationMixin):
@@ -131,20 +134,24 @@ def _prompt_length(inputs: Tensor | None, kwargs: dict[str, Any]) -> int:
     return max(length, mask.shape[-1]) if mask is not None else length
 
 
-def _as_seen_now(dense_from: int | Tensor, inputs: dict[str, Any]) -> int | Tensor:
-    """0 once every new query is dense, so that a compiled decoding step is the same graph for every prompt."""
+def _dense_queries(dense_from: int | Tensor, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Which of the new queries are dense, counted from the last: adapters may put virtual tokens before the first."""
     cache = inputs.get("past_key_values")
     past = 0 if cache is None else int(cache.get_seq_length())
-    if isinstance(dense_from, int):
-        return 0 if dense_from <= past else dense_from
-    if bool((dense_from <= past).all()):
-        return 0
     tokens = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
-    return dense_from.repeat_interleave(tokens.shape[0] // dense_from.numel())
+    new = tokens.shape[1]
+    last = past + new - dense_from
+    if isinstance(last, Tensor):
+        if bool((last < new).any()):
+            return {"dense_last": last.clamp(min=0).repeat_interleave(tokens.shape[0] // last.numel())}
+    elif last < new:
+        return {"dense_last": max(last, 0)}
+    # A compiled decoding step is the same graph for every prompt.
+    return {"dense_from": 0}
 
 
-def _record_past(cache: Any) -> None:
-    """Windowed layers keep what a rejected draft would need. Newer versions ask for this themselves."""
+def _record_past(cache: Any, record: bool) -> None:
+    """Windowed layers keep what a rejected draft would need, while drafts are made."""
     for layer in getattr(cache, "layers", ()):
-        if hasattr(layer, "activate_past_recording"):
-            layer.activate_past_recording()
+        if isinstance(layer, SinkWindowLayer):
+            layer.record_past = record

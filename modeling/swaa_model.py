@@ -23,6 +23,7 @@ class SwaaModelMixin:
     config: Any
     layers: Any
     training: bool
+    dtype: torch.dtype
     gradient_checkpointing: bool
 
     def __init__(self, config: Any) -> None:
@@ -44,6 +45,7 @@ class SwaaModelMixin:
         use_cache: bool | None = None,
         dense_from: int | Tensor | None = None,
         generated_tokens: Tensor | None = None,
+        dense_last: int | Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """The stock forward pass under the rule of SWAA.
@@ -51,15 +53,24 @@ class SwaaModelMixin:
         dense_from: index in the (padded) row from which on queries are dense where FA decode is on: an int, or a
             tensor of one per row. `generate` sets it to the prompt's length, less `fa_tail`. None: everything is
             prompt.
-        generated_tokens: bool (batch, length), which tokens count as generated instead (training, from the labels).
+        generated_tokens: bool (batch, length), which tokens count as generated instead. Labels set it; a loss of
+            one's own, computed without labels, must pass it.
+        dense_last: how many of the last new queries are dense, instead of `dense_from`.
         """
         if self.swaa_rules:
-            tokens = input_ids if inputs_embeds is None else inputs_embeds
-            packed = _is_packed(position_ids, attention_mask, past_key_values)
+            tokens: Any = input_ids if inputs_embeds is None else inputs_embeds
+            if torch.compiler.is_compiling() and past_key_values is None and position_ids is not None:
+                # Rows may be packed, and a graph can't look: only who asks for a cache gets one.
+                use_cache = use_cache is True
+            use_cache = self._uses_cache(use_cache)
+            packed = _is_packed(position_ids, attention_mask, past_key_values, use_cache)
             # Packed rows have no one cache; stock layers separate them only without any.
-            use_cache = False if packed else self._uses_cache(use_cache)
+            use_cache = use_cache and not packed
             past_key_values = self.swaa_cache(past_key_values, use_cache)
             starts = sequence_starts(position_ids) if packed and position_ids is not None else None
+            if dense_last is not None:
+                dense_from = _past_length(past_key_values) + tokens.shape[1] - dense_last
+            _check_rows(dense_from, tokens.shape[0])
             state = self._state(tokens, attention_mask, starts, past_key_values, dense_from, generated_tokens)
             attention_mask = self._stock_mask(attention_mask, state)
             kwargs["swaa"] = state
@@ -118,6 +129,7 @@ class SwaaModelMixin:
             all_dense,
             user_mask,
             cache,
+            padding is None and starts is None,
         )
         for layer in self.swaa_rules:
             window_layer = state.window_layer(layer)
@@ -141,10 +153,10 @@ class SwaaModelMixin:
         elif generated is not None:
             queries.dense = dense_from_labels(generated.to(device), queries, self.swaa.fa_tail)
         else:
-            if isinstance(past, int) and past > 0:
+            if self.training or (isinstance(past, int) and past > 0):
                 logger.warning_once(
-                    "A forward pass with a filled KV cache and without `dense_from` treats its tokens as prompt: "
-                    "pass dense_from=<length of the prompt> for FA decode, or use generate()."
+                    "A forward pass in training, or onto a filled KV cache, that has neither `labels` nor `dense_from` "
+                    "nor `generated_tokens` treats all its tokens as prompt: say which are generated for FA decode."
                 )
             return False
         return not torch.compiler.is_compiling() and bool(queries.dense.all())
@@ -154,6 +166,9 @@ class SwaaModelMixin:
         # Not all layers run in a draft that exits early.
         rules = [self.swaa_rules.get(layer) for layer in range(self.config.num_hidden_layers)]
         if any(rule is None or state.is_plain(rule) for rule in rules):
+            if state.user_mask is not None and state.user_mask.dtype == torch.bool and state.backend == "eager":
+                # Stock eager attention would add True as the number 1.
+                return torch.where(state.user_mask, 0.0, torch.finfo(self.dtype).min).to(self.dtype)
             return attention_mask
         return torch.empty((1, 1, 0, 0), dtype=torch.bool, device=state.keys.position.device)
 
@@ -195,18 +210,29 @@ def _capacity(cache: Any) -> int:
     return int(get())
 
 
-def _is_packed(position_ids: Tensor | None, attention_mask: Any, cache: Any) -> bool:
+def _is_packed(position_ids: Tensor | None, attention_mask: Any, cache: Any, use_cache: bool) -> bool:
     """Whether several sequences may share a row: positions that jump, without a mask, as stock models read them."""
     if position_ids is None or attention_mask is not None or position_ids.shape[-1] < 2:
         return False
     if torch.compiler.is_compiling():
-        # A graph can't ask for values; the packed form is right for a single sequence too.
-        return cache is None
-    if cache is None:
+        # A graph can't ask for values; without a cache the packed form is right for a single sequence too.
+        return cache is None and not use_cache
+    if cache is None and not use_cache:
         return bool((position_ids.diff(dim=-1) != 1).any())
-    if cache.get_seq_length() == 0 and bool((position_ids[..., 1:] == 0).any()):
+    # Where stock models make a cache they ignore jumps; but positions that begin anew are other sequences.
+    anew = (cache is None or cache.get_seq_length() == 0) and bool((position_ids[..., 1:] == 0).any())
+    if anew and cache is not None:
         raise ValueError("packed position_ids can't go with past_key_values: pass packed rows without a cache")
-    return False
+    return anew
+
+
+def _check_rows(dense_from: Any, rows: int) -> None:
+    """Raises ValueError for a `dense_from` that is neither an int nor one per row."""
+    if isinstance(dense_from, Tensor):
+        if dense_from.numel() not in (1, rows):
+            raise ValueError(f"dense_from has {dense_from.numel()} values for a batch of {rows}: give one per row")
+    elif dense_from is not None and not isinstance(dense_from, int):
+        raise ValueError(f"dense_from must be an int or a tensor of one per row, not {dense_from!r}")
 
 
 def _check_padding(mask: Tensor | None, past: int | Tensor, new: int) -> Tensor | None:

@@ -6,13 +6,12 @@ from typing import Any
 import transformers
 from torch import Tensor
 from transformers.generation import GenerationMixin
-from transformers.generation.candidate_generator import AssistedCandidateGenerator, EarlyExitCandidateGenerator
 
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
 def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raises NotImplementedError for a call of `generate` that would give wrong tokens with the stock model too."""
+    """Raises NotImplementedError for a call of `generate` that would silently give wrong tokens."""
     config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
     cache = kwargs.get("past_key_values")
     filled = cache is not None and cache.get_seq_length() > 0
@@ -27,8 +26,14 @@ def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwar
     drafts = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
     if filled and _reads_prompts_twice() and _asks(drafts, config, kwargs):
         _refuse("assisted decoding onto a filled cache", "start from an empty cache, or generate without drafts")
-    if _early_exit_fails() and _asks(("assistant_early_exit",), config, kwargs):
+    if VERSION in ((5, 0), (5, 1), (5, 2)) and _asks(("assistant_early_exit",), config, kwargs):
         _refuse("drafts that exit early", "leave assistant_early_exit unset")
+    guidance = kwargs.get("guidance_scale", getattr(config, "guidance_scale", None))
+    if guidance not in (None, 1) and model.model.swaa.force_fa_decode:
+        raise NotImplementedError(
+            "guidance_scale runs the model a second time without saying which tokens are generated, "
+            "which FA decode must know: leave it unset"
+        )
 
 
 def _refuse(what: str, way_out: str) -> None:
@@ -53,11 +58,3 @@ def _is_padded(input_ids: Tensor | None, config: Any, kwargs: dict[str, Any]) ->
 def _reads_prompts_twice() -> bool:
     """Versions whose inputs are cut by this argument don't cut them in the first pass of assisted decoding."""
     return "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
-
-
-def _early_exit_fails() -> bool:
-    """In 5.0 the class for early exits wasn't told of an argument that its parent began to require."""
-    name = "is_first_iteration"
-    parent = inspect.signature(AssistedCandidateGenerator.get_candidates).parameters
-    child = inspect.signature(EarlyExitCandidateGenerator.get_candidates).parameters
-    return name in parent and name not in child

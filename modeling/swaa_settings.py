@@ -35,6 +35,8 @@ class SwaaSettings:
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"swaa_config must be an object, not {values!r}")
+        if "sliding_window_size" not in values:
+            raise ValueError("swaa_config has no sliding_window_size: give it, or null where no layer is windowed")
         for key in values:
             _check_known(key, list(cls.__dataclass_fields__))
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

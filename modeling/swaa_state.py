@@ -22,6 +22,7 @@ class SwaaState:
     all_dense: every query is dense (ordinary decoding with FA decode).
     user_mask: the caller's own 4D mask, bool or additive, or None.
     cache: the KV cache, or None.
+    aligned: no padding and no packing: position is index in every row.
     plans: what the layers of this pass work out once and share.
     """
 
@@ -33,6 +34,7 @@ class SwaaState:
     all_dense: bool
     user_mask: Tensor | None
     cache: Any
+    aligned: bool
     plans: dict[Any, Any] = field(default_factory=dict)
 
     def is_plain(self, rule: Rule) -> bool:
@@ -97,14 +99,16 @@ def dense_from_index(dense_from: int | Tensor, past: int | Tensor, new: int, dev
 
 
 def dense_from_labels(generated: Tensor, queries: Tokens, tail: int) -> Tensor:
-    """Generated tokens and, before each run of them, `tail` tokens of the prompt: (batch, new)."""
+    """Generated tokens and, before each run of them, `tail` real tokens of the prompt: (batch, new)."""
     if tail == 0:
         return generated
-    far = torch.iinfo(torch.int64).max
-    index = torch.arange(generated.shape[1], device=generated.device).expand_as(generated)
-    following = torch.where(generated, index, far).flip(1).cummin(dim=1).values.flip(1)
-    dense = following - index <= tail
+    last = generated.shape[1] - 1
+    index = torch.arange(last + 1, device=generated.device).expand_as(generated)
+    following = torch.where(generated, index, last + 1).flip(1).cummin(dim=1).values.flip(1)
+    position = queries.position.expand_as(generated)
+    inside = following.clamp(max=last)
+    dense = (following <= last) & (position >= 0) & (position.gather(1, inside) - position <= tail)
     if queries.start is not None:
-        inside = following.clamp(max=generated.shape[1] - 1)
-        dense &= queries.start.gather(1, inside) == queries.start
+        start = queries.start.expand_as(generated)
+        dense &= start.gather(1, inside) == start
     return dense

@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch compiles flex_attention with g++"),
     # torch's compiler of its own internals, and the stock masks of full layers.
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning"),
 ]
 # Each shape is compiled anew, so these are few; test_gpu.py has the rest.

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.embed import FAMILIES, Zoo, greedy, one, prompt
+from tests.support.embed import FAMILIES, VERSION, Zoo, greedy, one, prompt
 from tests.support.oracle import assert_close, from_position
 
 BACKENDS = ("eager", "sdpa")
@@ -155,11 +155,12 @@ def test_chunked_prefill(zoo: Zoo, recipe: str, chunk: int) -> None:
     assert greedy(zoo.model(**RECIPES[recipe]), ids, 8, prefill_chunk_size=chunk) == [expected]
 
 
-@pytest.mark.parametrize("cache", ["static cache"])
-def test_chunked_prefill_into_other_caches(zoo: Zoo, cache: str) -> None:
+@pytest.mark.skipif(VERSION == (5, 0), reason="5.0 runs past the end of the static cache that it makes")
+@pytest.mark.parametrize("chunk", [7, 23, 64, 100])
+def test_chunked_prefill_into_a_static_cache(zoo: Zoo, chunk: int) -> None:
     ids = prompt(70)
     expected = zoo.oracle().greedy(ids, 8)
-    assert greedy(zoo.model(), ids, 8, prefill_chunk_size=23, **CACHES[cache]) == [expected]
+    assert greedy(zoo.model(), ids, 8, prefill_chunk_size=chunk, cache_implementation="static") == [expected]
 
 
 @pytest.mark.parametrize("recipe", ["interleaved", "no FA decode"])

@@ -16,6 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     # torch's compiler of its own internals, and the stock masks of full layers.
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*TensorFloat32.*:UserWarning"),
     # The newest version has a new name for it, which older ones don't know.

@@ -144,7 +144,7 @@ def test_the_config_object_survives(zoo: Zoo) -> None:
 
 @families
 def test_pickled_and_copied(zoo: Zoo, family: str) -> None:
-    model = zoo.model(family)
+    model = load(zoo.repo(family))
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(logits(again, IDS, dense_from=50), logits(model, IDS, dense_from=50))
         assert greedy(again, IDS[0], 4) == greedy(model, IDS[0], 4)

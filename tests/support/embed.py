@@ -139,6 +139,6 @@ def _pad(rows: list[list[int]], place: Any) -> dict[str, Tensor]:
 
 
 def _endless(model: Any) -> Any:
-    # A token that doesn't exist: without any, prompt lookup fails before 5.20; a real pad token in a prompt is masked.
-    model.generation_config.eos_token_id = model.generation_config.pad_token_id = 10_000
+    # Tokens that don't exist: without any, prompt lookup fails before 5.20; a real pad token in a prompt is masked.
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 10_000, 10_001
     return model
