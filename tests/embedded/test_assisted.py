@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.embed import FAMILIES, Zoo, greedy, no_self_assistance, prompt
+from tests.support.embed import FAMILIES, Zoo, early_exit_is_broken, greedy, prompt, refused_if
 
 RECIPES: dict[str, dict[str, Any]] = {
     "interleaved": {},
@@ -32,13 +32,13 @@ def test_prompt_lookup(zoo: Zoo, recipe: str, length: int) -> None:
     assert greedy(zoo.model(**RECIPES[recipe]), ids, 16, prompt_lookup_num_tokens=4) == [expected]
 
 
-@no_self_assistance
 @lengths
 @recipes
 def test_self_assisted(zoo: Zoo, recipe: str, length: int) -> None:
     ids = prompt(length)
     expected = zoo.oracle(**RECIPES[recipe]).greedy(ids, 16)
-    assert greedy(zoo.model(**RECIPES[recipe]), ids, 16, assistant_early_exit=2) == [expected]
+    with refused_if(early_exit_is_broken, NotImplementedError, "exit early"):
+        assert greedy(zoo.model(**RECIPES[recipe]), ids, 16, assistant_early_exit=2) == [expected]
 
 
 @lengths
@@ -90,9 +90,9 @@ def test_families(zoo: Zoo, family: str) -> None:
     assert greedy(model, ids, 12, assistant_model=zoo.stock(family)) == expected
 
 
-@no_self_assistance
 @pytest.mark.parametrize("family", FAMILIES)
 def test_self_assisted_families(zoo: Zoo, family: str) -> None:
     ids = prompt(70)
     expected = [zoo.oracle(family).greedy(ids, 12)]
-    assert greedy(zoo.model(family), ids, 12, assistant_early_exit=2) == expected
+    with refused_if(early_exit_is_broken, NotImplementedError, "exit early"):
+        assert greedy(zoo.model(family), ids, 12, assistant_early_exit=2) == expected
