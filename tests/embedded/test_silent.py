@@ -1,0 +1,92 @@
+"""Ways to get other numbers without a word: each is right, or refused."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.embed import Zoo, greedy, load, logits, one, prompt
+from tests.support.oracle import assert_close, from_position
+
+
+@pytest.mark.parametrize("hidden", [slice(0, 1000), slice(0, 2047), slice(1, 2048), slice(1000, 2048)], ids=str)
+def test_a_padded_row_costs_the_others_nothing(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, hidden: slice) -> None:
+    """The bands stay as wide as window and block, whatever is padding in another row."""
+    model, cells = zoo.model(full_layers=()), []
+    blocks = sys.modules[type(model).__module__.rpartition(".")[0] + ".swaa_blocks"]
+    tile = blocks._tile
+
+    def counted(query: Any, key: Any, value: Any, queries: Any, keys: Any, mask: Any, columns: Any, *rest: Any) -> Any:
+        cells.append(columns.stop - columns.start if isinstance(columns, slice) else columns.shape[1])
+        return tile(query, key, value, queries, keys, mask, columns, *rest)
+
+    monkeypatch.setattr(blocks, "_tile", counted)
+    mask = torch.ones(2, 2048, dtype=torch.long)
+    mask[1, hidden] = 0
+    logits(model, [prompt(2048), prompt(2048, 1)], attention_mask=mask)
+    assert max(cells) <= 64 + 8 + 2
+
+
+def test_a_compiled_forward_pass_gives_the_cache_that_it_is_asked_for(zoo: Zoo) -> None:
+    model = torch.compile(zoo.model(), backend="eager")
+    output = model(one(prompt(30)), position_ids=torch.arange(30)[None], use_cache=True)
+    assert output.past_key_values.get_seq_length() == 30
+
+
+def test_positions_that_jump_without_beginning_anew_are_one_sequence(zoo: Zoo) -> None:
+    ids, positions = one(prompt(8)), torch.arange(0, 16, 2)[None]
+    assert torch.equal(
+        logits(zoo.model(), ids, position_ids=positions), logits(zoo.stock(), ids, position_ids=positions)
+    )
+
+
+def test_a_draft_that_fails_leaves_the_model_whole(zoo: Zoo) -> None:
+    model = load(zoo.repo())
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        greedy(model, prompt(30), 8, assistant_early_exit=2, stopping_criteria=[_Stop()])
+    assert model.config.num_hidden_layers == 4
+
+
+class _Stop:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("stopped")
+
+
+def test_guidance_is_refused_where_it_would_be_windowed(zoo: Zoo) -> None:
+    with pytest.raises(NotImplementedError, match="guidance_scale"):
+        greedy(zoo.model(), prompt(30), 4, guidance_scale=1.5)
+
+
+def test_crop_to_nothing_means_the_same_in_every_layer(zoo: Zoo) -> None:
+    model = zoo.model(fa_decode=False)
+    cache = model(one(prompt(6)), use_cache=True).past_key_values
+    cache.crop(0)
+    assert len({layer.get_seq_length() for layer in cache.layers}) == 1
+
+
+def test_virtual_tokens_before_the_prompt_make_none_of_it_dense(zoo: Zoo) -> None:
+    """What prompt tuning does: the inputs grow after `generate` has counted them."""
+    model, ids = zoo.model(), prompt(40)
+    inputs = model.prepare_inputs_for_generation(one(ids))
+    assert "dense_from" not in inputs and "dense_last" not in inputs
+    ends = logits(model, [ids], dense_last=4), logits(model, [ids], dense_from=36)
+    assert torch.equal(*ends)
+
+
+def test_dense_from_must_fit_the_batch(zoo: Zoo) -> None:
+    with pytest.raises(ValueError, match="one per row"):
+        logits(zoo.model(), [prompt(20)], dense_from=torch.tensor([3, 4]))
+    with pytest.raises(ValueError, match="an int or a tensor"):
+        logits(zoo.model(), [prompt(20)], dense_from=3.5)
+
+
+def test_a_tail_counts_real_tokens_only(zoo: Zoo) -> None:
+    """Padding between the prompt and the answer."""
+    ids, mask = prompt(40), torch.ones(1, 40, dtype=torch.long)
+    mask[0, 20:25] = 0
+    labels = torch.where(torch.arange(40) < 25, -100, torch.tensor(ids))[None]
+    actual = logits(zoo.model(fa_tail=3), [ids], attention_mask=mask, labels=labels)[0, mask[0].bool()]
+    real = ids[:20] + ids[25:]
+    rope = [*range(20), *range(25, 40)]
+    assert_close(actual, zoo.oracle(fa_tail=3).logits(real, from_position(17), rope=rope))
