@@ -16,6 +16,9 @@ EMPTY = torch.iinfo(torch.int64).min // 2
 # Older versions crop to a length, newer ones by a number of tokens: zero is everything or nothing.
 ZERO_EMPTIES = "max_length" in inspect.signature(DynamicLayer.crop).parameters
 
+# Older stock layers keep their length when they are reset, and hold zeros.
+RESET_EMPTIES = "reset" in vars(DynamicLayer)
+
 
 class SinkWindowLayer(DynamicLayer):
     """Keys and values of the first `keep_first` real tokens of each row and of its last `window - 1`.
@@ -98,8 +101,7 @@ class SinkWindowLayer(DynamicLayer):
         return self.total + new, 0
 
     def reset(self) -> None:
-        if ZERO_EMPTIES:
-            # Stock layers of these versions keep their length and hold zeros.
+        if not RESET_EMPTIES:
             raise NotImplementedError("this version of transformers can't reset a DynamicCache: make a new one")
         self._empty()
 
