@@ -15,7 +15,8 @@ from .swaa_refusals import refuse_broken
 
 # Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
 # that the stock forward doesn't declare, calls itself for assistants, and may run in several threads at once.
-_dense_from: ContextVar[int | Tensor | None] = ContextVar("dense_from", default=None)
+# With it stands whose call it is: transformers 5.0 has an assistant prepare inputs during the main model's call.
+_dense_from: ContextVar[tuple[int, int | Tensor] | None] = ContextVar("dense_from", default=None)
 
 
 class SwaaGenerationMixin:
@@ -48,11 +49,13 @@ class SwaaGenerationMixin:
         dense_from: where they begin, if not at the end of what is passed in: an index in the padded row, or a
             tensor of one per row.
         """
+        # transformers 5.0 hands an assistant what it prepared, and a model may be its own.
+        kwargs.pop("dense_last", None)
         refuse_broken(self, inputs, args, kwargs)
         if dense_from is None:
             prompt = _prompt_length(inputs, kwargs)
             dense_from = max(prompt - self.model.swaa.fa_tail, 0)
-        token, depth = _dense_from.set(dense_from), self.config.num_hidden_layers
+        token, depth = _dense_from.set((id(self), dense_from)), self.config.num_hidden_layers
         try:
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
         finally:
@@ -67,9 +70,9 @@ class SwaaGenerationMixin:
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids, *args, inputs_embeds=inputs_embeds, **kwargs
         )
-        dense_from = _dense_from.get()
-        if dense_from is not None:
-            inputs |= _dense_queries(dense_from, inputs)
+        running = _dense_from.get()
+        if running is not None and running[0] == id(self):
+            inputs |= _dense_queries(running[1], inputs)
         return inputs
 
     @staticmethod
@@ -97,7 +100,8 @@ class SwaaGenerationMixin:
         candidates = super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
         same_tokens = kwargs.get("assistant_tokenizer") is None
         if same_tokens and isinstance(getattr(candidates, "assistant_model", None), SwaaGenerationMixin):
-            candidates.assistant_kwargs["dense_from"] = _dense_from.get()
+            running = _dense_from.get()
+            candidates.assistant_kwargs["dense_from"] = None if running is None else running[1]
         return candidates
 
     def _no_continuous_batching(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -66,10 +66,8 @@ def test_crop_to_nothing_means_the_same_in_every_layer(zoo: Zoo) -> None:
 
 
 def test_virtual_tokens_before_the_prompt_make_none_of_it_dense(zoo: Zoo) -> None:
-    """What prompt tuning does: the inputs grow after `generate` has counted them."""
+    """In prompt tuning the inputs grow after `generate` has counted them: it counts dense queries from the last."""
     model, ids = zoo.model(), prompt(40)
-    inputs = model.prepare_inputs_for_generation(one(ids))
-    assert "dense_from" not in inputs and "dense_last" not in inputs
     ends = logits(model, [ids], dense_last=4), logits(model, [ids], dense_from=36)
     assert torch.equal(*ends)
 
