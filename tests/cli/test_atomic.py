@@ -133,6 +133,8 @@ def test_without_kernel_copies(source: Path, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(number: int, code: int, source: Path, tmp_path: Path) -> None:
     script = (
+        # As at a terminal: what runs the tests in the background may have told them to ignore Ctrl-C.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import os, sys, swaa_convert.convert as c; from swaa_convert.cli import main\n"
         f"c.render_card = lambda **_: os.kill(os.getpid(), {int(number)})\n"
         "sys.argv = ['swaa-convert', *sys.argv[1:]]; main()"
