@@ -1,5 +1,8 @@
 """Which layers keep full attention in a model of known depth."""
 
+from dataclasses import replace
+from typing import Any
+
 from swaa_convert.errors import SwaaError
 from swaa_convert.interleave import stride
 from swaa_convert.recipe import Recipe
@@ -20,6 +23,21 @@ def fa_decode_layers(recipe: Recipe, depth: int, *, clip: bool = False) -> bool 
     if recipe.fa_decode_layers is None:
         return recipe.fa_decode
     return list(within("fa_decode_layers", recipe.fa_decode_layers, depth, clip=clip))
+
+
+def clipped(recipe: Recipe, depth: int) -> tuple[Recipe, tuple[int, ...]]:
+    """The recipe without layers past the depth, and what was dropped; refused where nothing would be left of a list."""
+    dropped: set[int] = set()
+    kept: dict[str, Any] = {}
+    for key in ("full_layers", "fa_decode_layers"):
+        listed = getattr(recipe, key)
+        if not listed:
+            continue
+        kept[key] = within(key, listed, depth, clip=True)
+        if not kept[key]:
+            raise SwaaError(f"{key}: all of its layers lie past the model's, which are 0 to {depth - 1}")
+        dropped |= set(listed) - set(kept[key])
+    return replace(recipe, **kept) if dropped else recipe, tuple(sorted(dropped))
 
 
 def within(key: str, layers: tuple[int, ...], depth: int, *, clip: bool) -> tuple[int, ...]:

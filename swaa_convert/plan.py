@@ -9,7 +9,7 @@ from typing import Any
 from swaa_convert.chat_template import add_cot
 from swaa_convert.config_json import converted_config, swaa_config
 from swaa_convert.families import Family, shipped_files
-from swaa_convert.layers import full_layers
+from swaa_convert.layers import clipped, full_layers
 from swaa_convert.parity import Parity, best_parity
 from swaa_convert.recipe import Recipe
 from swaa_convert.recipe_file import RECIPE_FILE
@@ -41,6 +41,7 @@ class Plan:
     weights: tuple[str, ...]
     small: tuple[str, ...]
     templates: Mapping[str, bytes]
+    dropped: tuple[int, ...] = ()
 
     @property
     def swaa(self) -> dict[str, Any]:
@@ -73,9 +74,10 @@ def make_plan(source: Source, recipe: Recipe, *, clip_layers: bool = False) -> P
     if parity is not None:
         recipe = replace(recipe, interleave=parity.interleave)
     depth = depth_of(source, config)
-    full = full_layers(recipe, depth, clip=clip_layers)
+    recipe, dropped = clipped(recipe, depth) if clip_layers else (recipe, ())
+    full = full_layers(recipe, depth)
     small = tuple(name for name in source.files if _is_copied(name))
-    swaa = swaa_config(recipe, full, depth, clip=clip_layers)
+    swaa = swaa_config(recipe, full, depth)
     return Plan(
         source=source,
         family=family,
@@ -88,6 +90,7 @@ def make_plan(source: Source, recipe: Recipe, *, clip_layers: bool = False) -> P
         weights=weights,
         small=small,
         templates=_reasoning_templates(source, small, recipe) if recipe.cot else {},
+        dropped=dropped,
     )
 
 

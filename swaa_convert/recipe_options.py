@@ -11,6 +11,16 @@ from swaa_convert.safe_yaml import load_yaml
 from swaa_convert.sizes import parse_layers, parse_size
 
 _recipe = options_of("Recipe")
+
+
+def _layer_list(text: str) -> tuple[int, ...]:
+    """Layers as typed; an empty shell variable must not window every layer."""
+    layers = parse_layers(text)
+    if not layers:
+        raise ValueError("names no layer: say --interleave none, or --no-fa-decode")
+    return layers
+
+
 _OPTIONS = (
     _recipe("--recipe", "base", metavar="FILE|PRESET", help="Start from a recipe; see `swaa-convert recipes`."),
     _recipe("--window", metavar="N", callback=parsed(parse_size), help="Keys in a window: 2048 or 2k."),
@@ -20,9 +30,9 @@ _OPTIONS = (
         metavar="WORD",
         help="Layers that KEEP full attention: odd, even, every:N, every:N+K, none or auto (counted from 0).",
     ),
-    _recipe("--full-layers", metavar="LIST", callback=parsed(parse_layers), help="The same as a list: 1,5,9."),
+    _recipe("--full-layers", metavar="LIST", callback=parsed(_layer_list), help="The same as a list: 1,5,9."),
     _recipe("--fa-decode/--no-fa-decode", default=None, help="Generated tokens see everything."),
-    _recipe("--fa-decode-layers", metavar="LIST", callback=parsed(parse_layers), help="FA decode there only."),
+    _recipe("--fa-decode-layers", metavar="LIST", callback=parsed(_layer_list), help="FA decode there only."),
     _recipe("--fa-tail", metavar="N", callback=parsed(parse_size), help="Last prompt tokens that see everything."),
     _recipe("--cot/--no-cot", default=None, help="The chat template asks for reasoning before the answer."),
     _recipe("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Set a recipe key as YAML: window=null."),

@@ -82,6 +82,8 @@ def recipe_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     else:
         yield "Window", f"{recipe.window} tokens, and the first {recipe.keep_first} stay visible to every token"
         yield "Layers", f"full attention in {describe_layers(plan.full) if plan.full else 'no layer'}{_why(plan)}"
+        if plan.dropped:
+            yield "Dropped", f"layers {describe_layers(plan.dropped)} of the recipe: past the model's depth"
         yield "Decode", _decode(plan)
     if recipe.fa_tail:
         yield "", f"so do the last {recipe.fa_tail} tokens of the prompt"

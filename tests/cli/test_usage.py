@@ -126,7 +126,13 @@ def test_no_such_recipe(qwen3_source: Path, tmp_path: Path) -> None:
 def test_published_list_needs_clipping(qwen3_source: Path, tmp_path: Path) -> None:
     args = (qwen3_source, "--out", tmp_path / "out", "--full-layers", "1,3,47", "--dry-run")
     assert "names layer 47, but the model has layers 0 to 3 (--clip-layers" in refused(*args, "--quiet")
-    assert "full attention in 1, 3" in run(*args, "--clip-layers").stdout
+    clipped = run(*args, "--clip-layers").stdout
+    assert "full attention in 1, 3" in clipped and "layers 47 of the recipe: past the model's depth" in clipped
+
+
+@pytest.mark.parametrize(("layers", "code"), [("47", 1), ("", 2)])
+def test_a_list_that_names_no_layer_is_refused(qwen3_source: Path, tmp_path: Path, layers: str, code: int) -> None:
+    refused(qwen3_source, "--out", tmp_path / "out", "--full-layers", layers, "--clip-layers", code=code)
 
 
 def test_tuned_recipe_says_so(qwen3_source: Path, tmp_path: Path) -> None:
