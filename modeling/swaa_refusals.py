@@ -19,6 +19,9 @@ def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwar
     if _asks(("prefill_chunk_size",), config, kwargs):
         if VERSION == (5, 2):
             _refuse("chunked prefill", "leave prefill_chunk_size unset")
+        kind = str(kwargs.get("cache_implementation", getattr(config, "cache_implementation", None)))
+        if VERSION in ((5, 0), (5, 1)) and ("static" in kind or getattr(cache, "is_compileable", False)):
+            _refuse("chunked prefill into a static cache", "leave prefill_chunk_size unset")
         if filled and VERSION < (5, 21):
             _refuse("chunked prefill onto a filled cache", "leave prefill_chunk_size unset")
         if VERSION < (5, 0) and _is_padded(input_ids, config, kwargs):
