@@ -7,8 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.generation import GenerationMixin
 
 from .swaa_mask import Rule
+
+# The keyword that carries the KV cache: versions from 5.24 on name it anew.
+_KEYWORDS = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+CACHE = "cache" if "cache" in _KEYWORDS else "past_key_values"
 
 # The position of an empty slot in a row that keeps fewer keys than the others. No query has it, so nothing sees it.
 EMPTY = torch.iinfo(torch.int64).min // 2
@@ -18,6 +23,12 @@ ZERO_EMPTIES = "max_length" in inspect.signature(DynamicLayer.crop).parameters
 
 # Older stock layers keep their length when they are reset, and hold zeros.
 RESET_EMPTIES = "reset" in vars(DynamicLayer)
+
+
+def cache_in(kwargs: dict[str, Any]) -> Any:
+    """The KV cache among a call's keywords, under either name, or None."""
+    cache = kwargs.get(CACHE)
+    return kwargs.get("past_key_values") if cache is None else cache
 
 
 class SinkWindowLayer(DynamicLayer):

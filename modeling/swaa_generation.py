@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from .swaa_cache import SinkWindowLayer
+from .swaa_cache import CACHE, SinkWindowLayer, cache_in
 from .swaa_refusals import refuse_broken
 
 # Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
@@ -84,10 +84,10 @@ class SwaaGenerationMixin:
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)  # type: ignore[misc]
-        if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
+        if model_kwargs.get(CACHE) is None and generation_config.use_cache is not False:
             # transformers 5.0 leaves the default cache to the first forward pass, too late for assisted decoding.
-            model_kwargs["past_key_values"] = DynamicCache(config=self.config)
-        cache = model_kwargs.get("past_key_values")
+            model_kwargs[CACHE] = DynamicCache(config=self.config)
+        cache = model_kwargs.get(CACHE)
         if cache is not None:
             self.model.swaa_cache(cache)
             _record_past(cache, bool(getattr(generation_config, "is_assistant", False)))
@@ -96,7 +96,7 @@ class SwaaGenerationMixin:
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
         """Assisted decoding takes tokens back, and its assistant must see the same prompt."""
         model_kwargs = kwargs.get("model_kwargs", {})
-        _record_past(model_kwargs.get("past_key_values"), True)
+        _record_past(model_kwargs.get(CACHE), True)
         candidates = super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
         same_tokens = kwargs.get("assistant_tokenizer") is None
         if same_tokens and isinstance(getattr(candidates, "assistant_model", None), SwaaGenerationMixin):
@@ -140,7 +140,7 @@ def _prompt_length(inputs: Tensor | None, kwargs: dict[str, Any]) -> int:
 
 def _dense_queries(dense_from: int | Tensor, inputs: dict[str, Any]) -> dict[str, Any]:
     """Which of the new queries are dense, counted from the last: adapters may put virtual tokens before the first."""
-    cache = inputs.get("past_key_values")
+    cache = cache_in(inputs)
     past = 0 if cache is None else int(cache.get_seq_length())
     tokens = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
     new = tokens.shape[1]

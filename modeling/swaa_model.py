@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.utils import logging
 
 from .swaa_attention import NAME, check_backend
-from .swaa_cache import release_windows
+from .swaa_cache import CACHE, release_windows
 from .swaa_mask import Rule, Tokens
 from .swaa_settings import SwaaSettings
 from .swaa_state import SwaaState, dense_from_index, dense_from_labels, number_tokens, sequence_starts
@@ -46,6 +46,7 @@ class SwaaModelMixin:
         dense_from: int | Tensor | None = None,
         generated_tokens: Tensor | None = None,
         dense_last: int | Tensor | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> Any:
         """The stock forward pass under the rule of SWAA.
@@ -56,31 +57,33 @@ class SwaaModelMixin:
         generated_tokens: bool (batch, length), which tokens count as generated instead. Labels set it; a loss of
             one's own, computed without labels, must pass it.
         dense_last: how many of the last new queries are dense, instead of `dense_from`.
+        cache: `past_key_values`, as versions from 5.24 on name it.
         """
+        cache = past_key_values if cache is None else cache
         if self.swaa_rules:
             tokens: Any = input_ids if inputs_embeds is None else inputs_embeds
-            if torch.compiler.is_compiling() and past_key_values is None and position_ids is not None:
+            if torch.compiler.is_compiling() and cache is None and position_ids is not None:
                 # Rows may be packed, and a graph can't look: only who asks for a cache gets one.
                 use_cache = use_cache is True
             use_cache = self._uses_cache(use_cache)
-            packed = _is_packed(position_ids, attention_mask, past_key_values, use_cache)
+            packed = _is_packed(position_ids, attention_mask, cache, use_cache)
             # Packed rows have no one cache; stock layers separate them only without any.
             use_cache = use_cache and not packed
-            past_key_values = self.swaa_cache(past_key_values, use_cache)
+            cache = self.swaa_cache(cache, use_cache)
             starts = sequence_starts(position_ids) if packed and position_ids is not None else None
             if dense_last is not None:
-                dense_from = _past_length(past_key_values) + tokens.shape[1] - dense_last
+                dense_from = _past_length(cache) + tokens.shape[1] - dense_last
             _check_rows(dense_from, tokens.shape[0])
-            state = self._state(tokens, attention_mask, starts, past_key_values, dense_from, generated_tokens)
+            state = self._state(tokens, attention_mask, starts, cache, dense_from, generated_tokens)
             attention_mask = self._stock_mask(attention_mask, state)
             kwargs["swaa"] = state
         return super().forward(  # type: ignore[misc]
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            **{CACHE: cache},
             **kwargs,
         )
 
@@ -222,7 +225,7 @@ def _is_packed(position_ids: Tensor | None, attention_mask: Any, cache: Any, use
     # Where stock models make a cache they ignore jumps; but positions that begin anew are other sequences.
     anew = (cache is None or cache.get_seq_length() == 0) and bool((position_ids[..., 1:] == 0).any())
     if anew and cache is not None:
-        raise ValueError("packed position_ids can't go with past_key_values: pass packed rows without a cache")
+        raise ValueError("packed position_ids can't go with a KV cache: pass packed rows without a cache")
     return anew
 
 

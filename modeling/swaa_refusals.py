@@ -7,13 +7,15 @@ import transformers
 from torch import Tensor
 from transformers.generation import GenerationMixin
 
+from .swaa_cache import cache_in
+
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
 def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raises NotImplementedError for a call of `generate` that would silently give wrong tokens."""
     config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
-    cache = kwargs.get("past_key_values")
+    cache = cache_in(kwargs)
     filled = cache is not None and cache.get_seq_length() > 0
     input_ids = inputs if inputs is not None else kwargs.get("input_ids")
     if _asks(("prefill_chunk_size",), config, kwargs):

@@ -10,6 +10,7 @@ from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from tests.support.embed import (
+    CACHE,
     VERSION,
     Zoo,
     drafts_onto_filled_caches_are_broken,
@@ -66,7 +67,7 @@ def test_the_models_own_cache(zoo: Zoo, recipe: str) -> None:
     ids, model = one(prompt(80)), zoo.model(**RECIPES[recipe])
     with torch.no_grad():
         first = model(ids[:, :50], dense_from=60)
-        second = model(ids[:, 50:], past_key_values=first.past_key_values, dense_from=60)
+        second = model(ids[:, 50:], **{CACHE: first[CACHE]}, dense_from=60)
     expected = zoo.oracle(**RECIPES[recipe]).logits(ids[0].tolist(), from_position(60))
     assert_close(torch.cat([first.logits, second.logits], dim=1)[0], expected)
 
@@ -141,7 +142,7 @@ def test_several_turns_of_a_padded_batch(zoo: Zoo, recipe: str) -> None:
     model, oracle = zoo.model(**RECIPES[recipe]), zoo.oracle(**RECIPES[recipe])
     rows = [prompt(5, 1), prompt(40, 2)]
     inputs, cache = pad_left(rows), DynamicCache()
-    first = model.generate(**inputs, past_key_values=cache, max_new_tokens=9, do_sample=False)
+    first = model.generate(**inputs, **{CACHE: cache}, max_new_tokens=9, do_sample=False)
     more = torch.tensor([prompt(20, 3), prompt(20, 4)])
     mask = torch.cat([inputs["attention_mask"], torch.ones(2, 29, dtype=torch.long)], dim=1)
     second = {"input_ids": torch.cat([first, more], dim=1), "attention_mask": mask}
@@ -177,7 +178,7 @@ def test_a_shared_prefix(zoo: Zoo, recipe: str) -> None:
 def _after_generating(model: Any, inputs: Any, **options: Any) -> Any:
     inputs = {"input_ids": one(inputs)} if isinstance(inputs, list) else inputs
     options = {"max_new_tokens": 10, "do_sample": False, **options}
-    return model.generate(**inputs, return_dict_in_generate=True, **options).past_key_values
+    return model.generate(**inputs, return_dict_in_generate=True, **options)[CACHE]
 
 
 @pytest.mark.parametrize(
@@ -323,3 +324,15 @@ def test_a_quantized_cache(zoo: Zoo) -> None:
     ids = prompt(70)
     tokens = greedy(zoo.model(), ids, 8, cache_implementation="quantized")
     assert tokens == greedy(zoo.stock(), ids, 8, cache_implementation="quantized") or len(tokens[0]) == 8
+
+
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
+@recipes
+def test_the_older_name_of_the_cache(zoo: Zoo, recipe: str) -> None:
+    """What was written before version 5.24 renamed it goes on giving the same tokens."""
+    ids, cache = prompt(60), DynamicCache()
+    model = zoo.model(**RECIPES[recipe])
+    with torch.no_grad():
+        model(one(ids[:40]), past_key_values=cache, use_cache=True)
+    output = model.generate(one(ids), past_key_values=cache, max_new_tokens=8, do_sample=False)
+    assert output[0, 60:].tolist() == zoo.oracle(**RECIPES[recipe]).greedy(ids, 8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import StaticCache
 
-from tests.support.embed import FAMILIES, Zoo, greedy, load, logits, one, prompt
+from tests.support.embed import CACHE, FAMILIES, Zoo, greedy, load, logits, one, prompt
 from tests.support.oracle import assert_close, from_position
 
 # torch's own tracing of the vmap that builds masks in 4.57.
@@ -40,7 +40,7 @@ def _decode(model: Any, step: Any, ids: list[int], cache: Any, **options: Any) -
     with torch.no_grad():
         for n in range(60, len(ids)):
             position = {"cache_position": torch.tensor([n])}
-            outputs.append(step(input_ids=one([ids[n]]), past_key_values=cache, **position, **options).logits[0, -1])
+            outputs.append(step(input_ids=one([ids[n]]), **{CACHE: cache}, **position, **options).logits[0, -1])
     return outputs
 
 

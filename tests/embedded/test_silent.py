@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.embed import Zoo, greedy, load, logits, one, prompt
+from tests.support.embed import CACHE, Zoo, greedy, load, logits, one, prompt
 from tests.support.oracle import assert_close, from_position
 
 
@@ -31,7 +31,7 @@ def test_a_padded_row_costs_the_others_nothing(zoo: Zoo, monkeypatch: pytest.Mon
 def test_a_compiled_forward_pass_gives_the_cache_that_it_is_asked_for(zoo: Zoo) -> None:
     model = torch.compile(zoo.model(), backend="eager")
     output = model(one(prompt(30)), position_ids=torch.arange(30)[None], use_cache=True)
-    assert output.past_key_values.get_seq_length() == 30
+    assert output[CACHE].get_seq_length() == 30
 
 
 def test_positions_that_jump_without_beginning_anew_are_one_sequence(zoo: Zoo) -> None:
@@ -60,7 +60,7 @@ def test_guidance_is_refused_where_it_would_be_windowed(zoo: Zoo) -> None:
 
 def test_crop_to_nothing_means_the_same_in_every_layer(zoo: Zoo) -> None:
     model = zoo.model(fa_decode=False)
-    cache = model(one(prompt(6)), use_cache=True).past_key_values
+    cache = model(one(prompt(6)), use_cache=True)[CACHE]
     cache.crop(0)
     assert len({layer.get_seq_length() for layer in cache.layers}) == 1
 

@@ -26,6 +26,10 @@ early_exit_is_broken = VERSION == (5, 0)
 drafts_onto_filled_caches_are_broken = VERSION > (5, 0)
 
 
+# What versions from 5.24 on call the KV cache, in calls and in outputs.
+CACHE = "cache" if VERSION >= (5, 24) else "past_key_values"
+
+
 class Zoo:
     """Tiny sources, converted repos and models. What it hands out is shared: don't change it."""
 
@@ -119,16 +123,21 @@ def pad_right(rows: list[list[int]]) -> dict[str, Tensor]:
 def logits(model: Any, input_ids: Any, **options: Any) -> Tensor:
     """Logits (batch, length, vocabulary) of a forward pass; input_ids: a tensor or a list of rows."""
     ids = torch.tensor(input_ids) if isinstance(input_ids, list) else input_ids
-    return model(input_ids=ids, **options).logits
+    return model(input_ids=ids, **_named(options)).logits
 
 
 def greedy(model: Any, inputs: Any, new: int = 6, **options: Any) -> list[list[int]]:
     """The next `new` tokens of each row; inputs: one prompt, or what `pad_left` gives."""
     inputs = {"input_ids": one(inputs)} if isinstance(inputs, list) else dict(inputs)
     options = {"max_new_tokens": new, "do_sample": False, **options}
-    output = model.generate(**inputs, **options)
+    output = model.generate(**inputs, **_named(options))
     skip = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
     return output[:, skip:].tolist()
+
+
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    """`past_key_values` under the name that this version has for it."""
+    return {CACHE if name == "past_key_values" else name: value for name, value in options.items()}
 
 
 def _pad(rows: list[list[int]], place: Any) -> dict[str, Tensor]:
