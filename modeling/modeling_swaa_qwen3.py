@@ -7,9 +7,11 @@ from transformers.generation import GenerationMixin
 
 # transformers copies and loads only the files that this one imports itself, so all of them are named here.
 from .swaa_attention import swaa_attention  # noqa: F401
+from .swaa_block_mask import block_mask  # noqa: F401
 from .swaa_blocks import blocked_attention  # noqa: F401
 from .swaa_cache import SinkWindowLayer  # noqa: F401
 from .swaa_config import SwaaConfigMixin
+from .swaa_flash import two_pass_attention  # noqa: F401
 from .swaa_flex import flex_attention  # noqa: F401
 from .swaa_generation import SwaaGenerationMixin
 from .swaa_mask import Rule  # noqa: F401

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from .swaa_blocks import blocked_attention
-from .swaa_flex import BLOCK, flex_attention
+from .swaa_flash import takes_flash, two_pass_attention
+from .swaa_flex import flex_attention, takes_flex
 from .swaa_mask import Rule, combine, eager_attention, rule_mask, take_columns
 from .swaa_state import SwaaState
 
-BACKENDS = ("eager", "sdpa", "flex_attention")
+BACKENDS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 
 # Repositories of different versions live in one process: each registers its own code under its own module's name.
 NAME = f"swaa:{__name__}"
@@ -46,28 +47,39 @@ def swaa_attention(
         raise RuntimeError("a windowed SWAA layer was run outside of its model's forward pass")
     layer: int = module.layer_idx  # type: ignore[assignment]
     rule: Rule = module.swaa_rule  # type: ignore[assignment]
-    # On a CPU the stock flex kernel fails as soon as the length changes (torch 2.13); ours computes the same.
-    stock_works = swaa.backend != "flex_attention" or query.device.type != "cpu"
-    if stock_works and swaa.is_plain(rule) and swaa.holds_all(layer, key.shape[2]):
-        stock = _stock(module, swaa.backend)
-        result: tuple[Tensor, Tensor | None] = stock(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-        return result
+    sees_all = swaa.sees_all(layer) and swaa.user_mask is None
+    if sees_all or (swaa.is_plain(rule) and swaa.holds_all(layer, key.shape[2])):
+        # On a CPU the stock flex kernel fails as soon as the length changes (torch 2.13); ours computes the same.
+        if swaa.backend != "flex_attention" or query.device.type != "cpu":
+            mask = None if sees_all else attention_mask
+            stock = _stock(module, swaa.backend)
+            result: tuple[Tensor, Tensor | None] = stock(
+                module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs
+            )
+            return result
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    keys = swaa.keys_of(layer, key.shape[2])
     if swaa.backend == "eager":
         return _eager(query, key, value, swaa, layer, rule, scale, dropout)
-    # The flex kernel wants whole blocks of queries and knows neither 4D masks nor a length that only the device knows.
-    if swaa.backend == "flex_attention" and query.shape[2] >= BLOCK and swaa.user_mask is None and swaa.length:
-        if dropout:
-            raise ValueError(
-                "flex_attention has no dropout: set attention_dropout to 0 or use attn_implementation='sdpa'"
-            )
-        output = flex_attention(query, key, value, keys, swaa, rule, scale)
-    else:
-        output = blocked_attention(query, key, value, keys, swaa, rule, scale, dropout)
+    output = _windowed(query, key, value, swaa, layer, rule, scale, dropout)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _windowed(
+    query: Tensor, key: Tensor, value: Tensor, state: SwaaState, layer: int, rule: Rule, scale: float, dropout: float
+) -> Tensor:
+    """The fastest exact kernel that the caller's backend has for these tokens on this device."""
+    keys = state.keys_of(layer, key.shape[2])
+    call = (query, key, value, keys, state, rule, scale)
+    quick = (takes_flash(query, state, rule), two_pass_attention), (takes_flex(query, state), flex_attention)
+    for possible, kernel in quick:
+        if possible and not (dropout and state.backend == "sdpa"):
+            if dropout:
+                raise ValueError(
+                    f"{state.backend} has no dropout in windowed layers: set attention_dropout to 0 or use "
+                    "attn_implementation='sdpa'"
+                )
+            return kernel(*call)
+    return blocked_attention(*call, dropout)
 
 
 def _eager(

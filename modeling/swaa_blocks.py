@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from .swaa_mask import Rule, Tokens, combine, repeat_heads, rule_mask, take_columns
+from .swaa_mask import Rule, Tokens, combine, rule_mask, take_columns
 from .swaa_state import SwaaState
 
 
@@ -51,6 +51,10 @@ def blocked_attention(
     keys = keys.to(query.device)
     user_mask = None if state.user_mask is None else state.user_mask.to(query.device)
     if state.length is None:  # a static cache's length is on the device: one tile, no question asked
+        slots = _static_columns(state, query.shape[2], key.shape[2], rule, query.device)
+        return _tile(query, key, value, queries, keys, user_mask, slots, rule, scaling, dropout)
+    if query.shape[2] <= block_size(rule.window) and key.shape[2] <= 2 * (rule.window + rule.keep_first):
+        # Decoding: so few keys are not worth a choice. And these may be out of order, which a plan can't be.
         everything = slice(0, key.shape[2])
         return _tile(query, key, value, queries, keys, user_mask, everything, rule, scaling, dropout)
     plan = _plan(state, queries, keys, rule)
@@ -94,15 +98,37 @@ def _tile(
         key, value = _take(key, columns), _take(value, columns)
     if user_mask is not None:
         user_mask = take_columns(user_mask, tokens)
-    groups = query.shape[1] // key.shape[1]
-    return scaled_dot_product_attention(
-        query,
-        repeat_heads(key, groups),
-        repeat_heads(value, groups),
-        attn_mask=combine(mask, user_mask, query.dtype),
-        dropout_p=dropout,
-        scale=scaling,
-    )
+    return _grouped_attention(query, key, value, combine(mask, user_mask, query.dtype), scaling, dropout)
+
+
+def _grouped_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, dropout: float
+) -> Tensor:
+    """Attention under a mask (batch, 1 or heads, q, k). Heads that share keys become rows of one: no key is copied."""
+    batch, heads, new, dim = query.shape
+    kv_heads = key.shape[1]
+    groups = heads // kv_heads
+    if groups > 1:
+        query = query.reshape(batch, kv_heads, groups * new, dim)
+        rows, columns = mask.shape[0], mask.shape[3]
+        if mask.shape[1] == 1:
+            mask = mask[:, :, None].expand(rows, 1, groups, new, columns).reshape(rows, 1, groups * new, columns)
+        else:
+            mask = mask.reshape(rows, kv_heads, groups * new, columns)
+    output = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return output.reshape(batch, heads, new, value.shape[3])
+
+
+def _static_columns(state: SwaaState, new: int, count: int, rule: Rule, device: torch.device) -> slice | Tensor:
+    """Which of a static cache's slots the new queries may see, without asking the device how full it is."""
+    width = rule.window + new - 1
+    if not state.aligned or rule.fa_decode or rule.keep_first + width >= count:
+        return slice(0, count)
+    assert isinstance(state.past, Tensor)
+    first = (state.past.to(device) - (rule.window - 1)).clamp(min=0, max=count - width)
+    band = first + torch.arange(width, device=device)
+    sinks = torch.arange(rule.keep_first, device=device)
+    return torch.cat([torch.where(sinks < first, sinks, -1), band])[None]
 
 
 def _take(states: Tensor, columns: Tensor) -> Tensor:
@@ -145,8 +171,9 @@ def make_plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule, size:
     if state.aligned:
         lows = [max(0, offset + start - rule.window + 1) for start in starts]
     else:
-        order = _order(keys)
-        lows = _band_starts(order, queries, offset, starts, size, rule.window)
+        order = key_order(keys)
+        firsts = torch.tensor(starts, device=order.device) + offset
+        lows = first_keys(order, queries, offset, firsts, size, rule.window).amin(dim=0).tolist()
         sinks = torch.searchsorted(order, sinks.expand(order.shape[0], -1).contiguous())
     dense = _dense_blocks(queries, rule, starts, size)
     blocks = []
@@ -161,17 +188,19 @@ def block_size(window: int) -> int:
     return max(64, min(512, window))
 
 
-def _order(keys: Tokens) -> Tensor:
+def key_order(keys: Tokens) -> Tensor:
     """(1 or batch, k): how many real tokens came before, never falling along the row."""
     if keys.start is not None:
         return torch.arange(keys.position.shape[1], device=keys.position.device)[None]
     return keys.position.cummax(dim=1).values
 
 
-def _band_starts(order: Tensor, queries: Tokens, offset: int, starts: list[int], size: int, window: int) -> list[int]:
-    """The first key index that any row's first real query of each block has in its window."""
-    first = torch.tensor([offset + start for start in starts], device=order.device)
-    position = first[None]
+def first_keys(order: Tensor, queries: Tokens, offset: int, starts: Tensor, size: int, window: int) -> Tensor:
+    """The first key index in the window of each block's first real query: (1 or batch, blocks).
+
+    starts: (blocks,), the key index of each block's first query.
+    """
+    position = starts[None]
     if queries.start is None:
         # Padding has no window; a block of nothing else has no say.
         far = torch.iinfo(torch.int64).max // 2
@@ -180,8 +209,7 @@ def _band_starts(order: Tensor, queries: Tokens, offset: int, starts: list[int],
         position = position.reshape(position.shape[0], -1, size).amin(dim=2)
     low = torch.searchsorted(order.contiguous(), (position - (window - 1)).clamp(min=0).contiguous())
     # Every query must find itself in its band, padding too.
-    lows: list[int] = torch.minimum(low, first).amin(dim=0).tolist()
-    return lows
+    return torch.minimum(low, starts[None])
 
 
 def _dense_blocks(queries: Tokens, rule: Rule, starts: list[int], size: int) -> list[bool]:

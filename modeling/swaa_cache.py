@@ -32,11 +32,11 @@ def cache_in(kwargs: dict[str, Any]) -> Any:
 
 
 class SinkWindowLayer(DynamicLayer):
-    """Keys and values of the first `keep_first` real tokens of each row and of its last `window - 1`.
+    """Keys and values of the first `keep_first` real tokens of each row and of its last `window - 1`, or one more.
 
-    keys, values: (batch, kv_heads, kept, head_dim), the sinks first. positions: (1 or batch, kept), which token
-    of its sequence each kept key is, because padded rows keep different ones. `update` returns what was kept
-    before the call plus the new tokens, and `seen` holds their positions.
+    keys, values: (batch, kv_heads, kept, head_dim), the sinks first. `update` returns what was kept before the call
+    plus the new tokens, and `seen` holds their positions; or, for a single token, exactly what its query sees: then
+    `exact` is set. Decoding overwrites the oldest key in place, so that a token moves nothing but itself.
 
     The base model calls `announce` with the positions of the new tokens before each forward pass.
     """
@@ -46,37 +46,51 @@ class SinkWindowLayer(DynamicLayer):
     def __init__(self, rule: Rule) -> None:
         super().__init__()
         self.rule = rule
+        self.limit = rule.keep_first + rule.window  # keys that a query sees, its own included
         self.total = 0  # tokens that went through the layer, padding included
+        self.oldest = 0  # slot of the window's oldest key, counted from the sinks' end; 0: keys are in order
         self.evicted = False
         self.record_past = False  # assisted decoding takes tokens back: keep everything until `crop`
         self.recorded = 0  # tokens since the last release, which `crop` may take back
-        self.positions = torch.empty((1, 0), dtype=torch.long)
+        # Which token of its sequence each kept key is, (batch, kept); None while no row is padded: see `_positions`.
+        self.ragged: Tensor | None = None
+        self.scattered = False  # whether `ragged` is out of order
         self.seen: Tensor | None = None
-        self.padded = False
+        self.exact = False
         self._incoming: Tensor | None = None
+        self._padded = False
 
     def announce(self, positions: Tensor, padded: bool) -> None:
         """positions: (1 or batch, new tokens) of the next `update`; padded: whether any token so far is padding."""
-        self._incoming, self.padded = positions, padded
+        self._incoming, self._padded = positions, padded
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys = key_states[:, :, :0]
         self.values = (key_states if value_states is None else value_states)[:, :, :0]
-        self.positions = self.positions.to(self.device)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Appends (batch, kv_heads, new, head_dim) and returns what the new queries may need."""
+        """Takes (batch, kv_heads, new, head_dim) and returns what the new queries may need."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        keys = torch.cat([self.keys, key_states], dim=-2)
-        values = torch.cat([self.values, value_states], dim=-2)
-        self.seen = _join(self.positions, self._new_positions(key_states))
+        incoming, self.exact = self._take_incoming(key_states), False
+        if self._can_overwrite(key_states):
+            self._overwrite(key_states, value_states, incoming)
+            return self.keys, self.values
+        self._straighten()
+        if self._padded and self.ragged is None:
+            self.ragged = self._positions().expand(key_states.shape[0], -1)
+        if self.ragged is not None:
+            self.seen = self.ragged = torch.cat([self.ragged, incoming.expand(key_states.shape[0], -1)], dim=1)
+        else:
+            self.seen = torch.cat([self._positions(), incoming[:1]], dim=1)
+        keys = self.keys = _join(self.keys, key_states)
+        values = self.values = _join(self.values, value_states)
         self.total += key_states.shape[-2]
         self.recorded += key_states.shape[-2]
-        self.keys, self.values, self.positions = keys, values, self.seen
-        if not self.record_past:
+        # A single token fills the place that the next one may overwrite.
+        if not self.record_past and not (key_states.shape[-2] == 1 and keys.shape[-2] == self.limit):
             self._release()
         return keys, values
 
@@ -95,7 +109,7 @@ class SinkWindowLayer(DynamicLayer):
         if drop and self.is_initialized:
             kept = self.keys.shape[-2] - min(drop, self.keys.shape[-2])
             self.keys, self.values = self.keys[:, :, :kept], self.values[:, :, :kept]
-            self.positions = self.positions[:, :kept]
+            self.ragged = None if self.ragged is None else self.ragged[:, :kept]
             self.total = max(self.total - drop, 0)
         self._release()
 
@@ -118,10 +132,9 @@ class SinkWindowLayer(DynamicLayer):
 
     def _empty(self) -> None:
         self.keys = self.values = None  # type: ignore[assignment]
-        self.seen = self._incoming = None
-        self.positions = self.positions[:1, :0]
-        self.total = self.recorded = 0
-        self.is_initialized = self.evicted = self.padded = False
+        self.ragged = self.seen = self._incoming = None
+        self.total = self.recorded = self.oldest = 0
+        self.is_initialized = self.evicted = self.exact = self.scattered = self._padded = False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self._on_rows(lambda t: t.index_select(0, beam_idx.to(t.device)))
@@ -136,55 +149,111 @@ class SinkWindowLayer(DynamicLayer):
         if not self.is_initialized:
             return
         self.keys, self.values = change(self.keys), change(self.values)
-        if self.positions.shape[0] > 1:
-            self.positions = change(self.positions)
+        self.ragged = None if self.ragged is None else change(self.ragged)
 
-    def _new_positions(self, key_states: Tensor) -> Tensor:
-        new = key_states.shape[-2]
+    def seen_positions(self) -> Tensor:
+        """(1 or batch, keys): which tokens the last `update` returned."""
+        if not self.exact:
+            assert self.seen is not None
+            return self.seen
+        first = self.rule.keep_first
+        positions = self._positions()
+        return torch.cat([positions[:, :first], positions[:, first:].roll(self.oldest, dims=1)], dim=1)
+
+    def _take_incoming(self, key_states: Tensor) -> Tensor:
         positions, self._incoming = self._incoming, None
-        if positions is None or positions.shape[-1] != new:
+        if positions is None or positions.shape[-1] != key_states.shape[-2]:
             raise RuntimeError("a windowed layer's cache was updated outside of its model's forward pass")
         return positions.to(key_states.device)
+
+    def _positions(self) -> Tensor:
+        """(1, kept): which tokens are kept, where no row is padded and the keys are in order."""
+        kept = self.keys.shape[-2]
+        index = torch.arange(kept, device=self.keys.device)
+        return torch.where(index < self.rule.keep_first, index, index + self.total - kept)[None]
+
+    def _can_overwrite(self, key_states: Tensor) -> bool:
+        """Whether a single token may take the oldest key's place."""
+        if key_states.shape[-2] != 1 or self.record_past or self.keys.shape[-2] != self.limit:
+            return False
+        # A step that autograd follows must leave what it read as it was.
+        if torch.is_grad_enabled() and (key_states.requires_grad or self.keys.requires_grad):
+            return False
+        return torch.is_inference_mode_enabled() or not self.keys.is_inference()
+
+    def _overwrite(self, key_states: Tensor, value_states: Tensor, incoming: Tensor) -> None:
+        self.evicted = True
+        self.total += 1
+        if self.ragged is None and not self._padded:
+            slot = self.rule.keep_first + self.oldest
+            self.keys[:, :, slot : slot + 1] = key_states
+            self.values[:, :, slot : slot + 1] = value_states
+            self.oldest = (self.oldest + 1) % self.rule.window
+            self.exact = True
+            return
+        if self.ragged is None:
+            self._straighten()
+        batch, heads, _, dim = key_states.shape
+        positions = self._positions() if self.ragged is None else self.ragged
+        positions = positions.expand(batch, -1)
+        # Rows hold different tokens: each gives up one that no later query of its own sees.
+        slots = (~self._visible(positions, incoming.expand(batch, -1))).to(torch.uint8).argmax(dim=1, keepdim=True)
+        self.seen = self.ragged = positions.scatter(1, slots, incoming.expand(batch, -1))
+        self.scattered = True
+        index = slots[:, None, :, None].expand(batch, heads, 1, dim).to(self.keys.device)
+        self.keys.scatter_(2, index, key_states)
+        self.values.scatter_(2, index[..., :1].expand(*value_states.shape), value_states)
+
+    def _visible(self, positions: Tensor, query: Tensor) -> Tensor:
+        """Which kept keys a query at `query` (batch, 1), or any later one, may still see."""
+        in_window = query - positions < self.rule.window
+        return (positions >= 0) & ((positions < self.rule.keep_first) | in_window)
+
+    def _straighten(self) -> None:
+        """Brings keys that decoding wrote in the places of others back into order."""
+        if self.oldest:
+            index = torch.arange(self.limit, device=self.keys.device)
+            window = index[self.rule.keep_first :].roll(-self.oldest)
+            index = torch.cat([index[: self.rule.keep_first], window])
+            self.keys, self.values = self.keys.index_select(2, index), self.values.index_select(2, index)
+            self.oldest = 0
+        elif self.scattered and self.ragged is not None:
+            self._take_rows(self.ragged.argsort(dim=1))
 
     def _release(self) -> None:
         """Drops the keys that no later query can see."""
         self.recorded = 0
-        limit = self.rule.keep_first + self.rule.window - 1
-        if not self.is_initialized or self.keys.shape[-2] <= limit:
+        if not self.is_initialized or self.keys.shape[-2] < self.limit:
             return
         self.evicted = True
-        if self.padded:
-            self._release_rows(limit)
+        if self.ragged is None:
+            # Rows without padding keep the same tokens: two slices.
+            self.keys, self.values = self._ends(self.keys), self._ends(self.values)
         else:
-            self._release_aligned()
+            self._release_rows(self.ragged)
 
-    def _release_aligned(self) -> None:
-        """Rows without padding keep the same tokens: two slices."""
-        first, last = self.rule.keep_first, self.keys.shape[-2] - (self.rule.window - 1)
+    def _ends(self, states: Tensor) -> Tensor:
+        window = states.shape[2] - (self.rule.window - 1)
+        return torch.cat([states[:, :, : self.rule.keep_first], states[:, :, window:]], dim=2)
 
-        def ends(states: Tensor, dim: int) -> Tensor:
-            head, tail = states.narrow(dim, 0, first), states.narrow(dim, last, states.shape[dim] - last)
-            return torch.cat([head, tail], dim=dim)
-
-        self.keys, self.values = ends(self.keys, 2), ends(self.values, 2)
-        self.positions = ends(self.positions, 1)
-
-    def _release_rows(self, limit: int) -> None:
+    def _release_rows(self, positions: Tensor) -> None:
         """Padded rows keep different tokens: gather each row's, in order, and leave shorter rows empty slots."""
-        position = self.positions
-        newest = position.amax(dim=1, keepdim=True)
-        keep = (position >= 0) & ((position < self.rule.keep_first) | (newest - position < self.rule.window - 1))
-        order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :limit]
-        self.positions = torch.where(keep, position, EMPTY).gather(1, order)
-        batch, heads, _, dim = self.keys.shape
-        index = order[:, None, :, None].expand(batch, heads, -1, dim).to(self.keys.device)
-        self.keys, self.values = self.keys.gather(2, index), self.values.gather(2, index)
+        keep = self._visible(positions, positions.amax(dim=1, keepdim=True) + 1)
+        self.ragged = torch.where(keep, positions, EMPTY)
+        self._take_rows((~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, : self.limit - 1])
+
+    def _take_rows(self, order: Tensor) -> None:
+        """Keeps the keys at `order` (batch, n), row by row."""
+        assert self.ragged is not None
+        self.ragged, self.scattered = self.ragged.gather(1, order), False
+        index = order[:, None, :, None].expand(-1, self.keys.shape[1], -1, -1).to(self.keys.device)
+        self.keys = self.keys.gather(2, index.expand(-1, -1, -1, self.keys.shape[3]))
+        self.values = self.values.gather(2, index.expand(-1, -1, -1, self.values.shape[3]))
 
 
 def _join(old: Tensor, new: Tensor) -> Tensor:
-    """Concatenates positions along the sequence, giving both the larger batch."""
-    rows = max(old.shape[0], new.shape[0])
-    return torch.cat([old.to(new.device).expand(rows, -1), new.expand(rows, -1)], dim=1)
+    """Concatenates along the sequence, and copies nothing where nothing was before."""
+    return torch.cat([old, new], dim=2) if old.shape[2] else new
 
 
 def release_windows(cache: Any, rules: Iterable[tuple[int, Rule]], depth: int) -> None:

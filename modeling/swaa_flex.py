@@ -1,109 +1,161 @@
-"""Windowed attention through FlexAttention: the rule is its mask, and the key blocks it needs follow from the plan."""
+"""Windowed attention through FlexAttention, compiled once per kind of call and never once per length."""
 
+import importlib.util
+import types
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention as fused
+from transformers.utils import logging
 
-from .swaa_blocks import Plan, make_plan
-from .swaa_mask import Rule, Tokens, attends
+from .swaa_block_mask import BLOCK, block_mask
+from .swaa_mask import Rule, Tokens
 from .swaa_state import SwaaState
 
-# FlexAttention's own block size, of queries and of keys.
-BLOCK = 128
+logger = logging.get_logger(__name__)
 
-_compiled: dict[str, Callable[..., Any]] = {}
+# What Triton needs to reach the speed of the best kernels on Hopper, where it would choose smaller tiles itself.
+HOPPER = {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 3, "USE_TMA": True}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Calls that one compiled kernel serves: they differ in batch and length only.
+
+    form: "plain" where position is index, else "tokens" or "packed"; heads, kv_heads, dim, dtype: of the states;
+    backward: whether autograd follows; flash: through flash-attn-4 instead of Triton; shape: of a CPU's call, where
+    PyTorch compiles for one length only.
+    """
+
+    device: torch.device
+    form: str
+    rule: Rule
+    heads: int
+    kv_heads: int
+    dim: int
+    dtype: torch.dtype
+    backward: bool
+    flash: bool
+    shape: tuple[int, int, int] | None
+
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+_compiled: dict[Kind, Callable[..., Any]] = {}
+_without_flash: set[Kind] = set()
+
+
+def takes_flex(query: Tensor, state: SwaaState) -> bool:
+    """Whether FlexAttention has a fused kernel for these new tokens; single ones and a caller's mask are for others."""
+    # More than one block of queries; the length of a static cache in a compiled graph is known to the device only.
+    if query.shape[2] <= BLOCK or state.user_mask is not None or state.length is None or query.shape[3] < 16:
+        return False
+    if query.device.type == "cpu":
+        return state.backend == "flex_attention"
+    return query.is_cuda and HAS_TRITON
 
 
 def flex_attention(
     query: Tensor, key: Tensor, value: Tensor, keys: Tokens, state: SwaaState, rule: Rule, scaling: float
 ) -> Tensor:
     """The rule's attention, exactly. Shapes as in `blocked_attention`. Raises NotImplementedError on a CPU backward."""
-    if query.device.type == "cpu" and query.requires_grad:
+    backward = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    if query.device.type == "cpu" and backward:
         raise NotImplementedError(
             "flex_attention has no backward pass on the CPU; load with attn_implementation='sdpa'"
         )
-    mask = _block_mask(query, keys.to(query.device), state, rule)
-    groups = query.shape[1] // key.shape[1]
-    kernel = _kernel(query.device.type)
-    output: Tensor = kernel(query, key, value, block_mask=mask, scale=scaling, enable_gqa=groups > 1)
+    keys = keys.to(query.device)
+    plain = _is_plain(keys, state, rule)
+    mask = _shared_mask(query, keys, state, rule, plain, backward)
+    if torch.compiler.is_compiling():
+        inside: Tensor = _call(_options(query, False))(query, key, value, mask, scaling)
+        return inside
+    kind = _kind(query, key, rule, _form(plain, keys), backward)
+    if kind not in _without_flash and _takes_flash(query):
+        try:
+            output: Tensor = _kernel(replace(kind, flash=True), query)(query, key, value, mask, scaling)
+            return output
+        except Exception as error:
+            # The same mask in Triton; a real error of the caller's comes again there.
+            _without_flash.add(kind)
+            logger.warning(f"flash-attn-4 can't compute this attention ({_line(error)}): Triton does, more slowly")
+    output = _kernel(kind, query)(query, key, value, mask, scaling)
     return output
 
 
-def _kernel(device: str) -> Callable[..., Any]:
-    """FlexAttention is only fused, and only linear in memory, when compiled."""
-    from torch.nn.attention.flex_attention import flex_attention as eager_flex
-
-    if torch.compiler.is_compiling():
-        return eager_flex
-    if device not in _compiled:
-
-        def swaa_flex(*args: Any, **kwargs: Any) -> Any:
-            # The compiler's memory is kept per function: transformers' own calls must not meet ours in it.
-            return eager_flex(*args, **kwargs)
-
-        # On the CPU, torch 2.13 generates code that doesn't compile for lengths that change.
-        _compiled[device] = torch.compile(swaa_flex, dynamic=False if device == "cpu" else None)
-    return _compiled[device]
+def _is_plain(keys: Tokens, state: SwaaState, rule: Rule) -> bool:
+    """Whether position is index for queries and keys, and no query is dense."""
+    from_start = isinstance(state.past, int) and state.past == 0 and keys.position.shape[1] >= (state.length or 0)
+    return state.aligned and from_start and not (rule.fa_decode and state.queries.dense is not None)
 
 
-def _block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule) -> Any:
-    """The BlockMask of this call, shared by the layers that have the same keys."""
-    from torch.nn.attention.flex_attention import BlockMask
+def _form(plain: bool, keys: Tokens) -> str:
+    if plain:
+        return "plain"
+    return "tokens" if keys.start is None else "packed"
 
-    batch, new, count = query.shape[0], query.shape[2], keys.position.shape[1]
-    name = ("flex", count, rule, query.device)
+
+def _kind(query: Tensor, key: Tensor, rule: Rule, form: str, backward: bool) -> Kind:
+    shape = (query.shape[0], query.shape[2], key.shape[2]) if query.device.type == "cpu" else None
+    heads, kv_heads, dim = query.shape[1], key.shape[1], query.shape[3]
+    return Kind(query.device, form, rule, heads, kv_heads, dim, query.dtype, backward, False, shape)
+
+
+def _takes_flash(query: Tensor) -> bool:
+    """Whether FlexAttention may hand this to flash-attn-4, if that is installed."""
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    modern = torch.cuda.get_device_capability(query.device)[0] >= 9
+    return modern and query.shape[3] in (64, 96, 128) and _has_flash()
+
+
+def _has_flash() -> bool:
+    try:
+        return importlib.util.find_spec("flash_attn.cute") is not None
+    except ImportError:
+        return False
+
+
+def _shared_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, plain: bool, backward: bool) -> Any:
+    """The call's BlockMask, made once for all layers that have the same keys."""
+    name = ("flex", keys.position.shape[1], rule, query.device, backward)
     if name not in state.plans:
-        queries = state.queries.to(query.device)
-        plan = make_plan(state, queries, keys, rule, BLOCK)
-        needed = _needed_blocks(plan, keys, rule, count)
-        indices = (~needed).to(torch.uint8).argsort(dim=-1, stable=True).to(torch.int32)
-        state.plans[name] = BlockMask.from_kv_blocks(
-            needed.sum(dim=-1, dtype=torch.int32)[:, None],
-            indices[:, None],
-            BLOCK_SIZE=BLOCK,
-            mask_mod=_mask_mod(queries, keys, rule, batch),
-            seq_lengths=(new, count),
-        )
+        state.plans[name] = block_mask(query, keys, state, rule, plain, backward)
     return state.plans[name]
 
 
-def _needed_blocks(plan: Plan, keys: Tokens, rule: Rule, count: int) -> Tensor:
-    """Which key blocks each query block may see: bool (1 or batch, query blocks, key blocks)."""
-    device = keys.position.device
-    low = torch.tensor([block.low for block in plan.blocks], device=device)
-    high = torch.tensor([block.high for block in plan.blocks], device=device)
-    block = torch.arange(-(-count // BLOCK), device=device)
-    needed = ((block >= low[:, None] // BLOCK) & (block <= (high[:, None] - 1) // BLOCK))[None]
-    if rule.keep_first == 0:
-        return needed
-    if plan.sinks is not None:
-        first, last = plan.sinks[:, :1], plan.sinks[:, -1:]
-    else:
-        assert keys.start is not None
-        first = keys.start[:, low]
-        last = first + rule.keep_first - 1
-    sinks = (block >= first[..., None] // BLOCK) & (block <= last[..., None] // BLOCK)
-    return needed | (sinks & (block <= (high[:, None] - 1) // BLOCK))
+def _kernel(kind: Kind, query: Tensor) -> Callable[..., Any]:
+    """FlexAttention is only fused, and only linear in memory, when compiled."""
+    if kind not in _compiled:
+        # The compiler remembers by name what varied between calls and gives up on a name after eight variants, which
+        # would leave the unfused form: kinds that share nothing have names of their own.
+        function = _call(_options(query, kind.flash))
+        code = function.__code__.replace(co_name=f"swaa_flex_{len(_compiled)}")
+        function = types.FunctionType(code, function.__globals__, code.co_name, None, function.__closure__)
+        _compiled[kind] = torch.compile(function, dynamic=False if kind.shape else None)
+    return _compiled[kind]
 
 
-def _mask_mod(queries: Tokens, keys: Tokens, rule: Rule, batch: int) -> Callable[..., Tensor]:
-    """The rule in FlexAttention's terms: a function of batch, head, query and key index."""
-    q_position = queries.position.expand(batch, -1).contiguous()
-    k_position = keys.position.expand(batch, -1).contiguous()
-    dense = queries.dense if rule.fa_decode else None
-    dense = torch.zeros_like(q_position, dtype=torch.bool) if dense is None else dense.expand(batch, -1).contiguous()
-    if queries.start is None or keys.start is None:
+def _call(options: Any) -> Callable[..., Any]:
+    def swaa_flex(query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float) -> Any:
+        return fused(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True, kernel_options=options)
 
-        def unpacked(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return attends(q_position[b, q], k_position[b, k], dense[b, q], rule)
+    return swaa_flex
 
-        return unpacked
-    q_start, k_start = queries.start.expand(batch, -1).contiguous(), keys.start.expand(batch, -1).contiguous()
 
-    def packed(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        same = q_start[b, q] == k_start[b, k]
-        return same & attends(q_position[b, q], k_position[b, k], dense[b, q], rule)
+def _options(query: Tensor, flash: bool) -> Any:
+    """FlexAttention's kernel options."""
+    if flash:
+        return {"BACKEND": "FLASH"}
+    if not query.is_cuda or query.dtype == torch.float32 or torch.version.cuda is None:
+        return None
+    hopper = torch.cuda.get_device_capability(query.device) == (9, 0)
+    return dict(HOPPER) if hopper and query.shape[3] == 128 else None
 
-    return packed
+
+def _line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

@@ -60,9 +60,10 @@ def attends(q_position: Tensor, k_position: Tensor, dense: Tensor | bool, rule: 
     All arguments broadcast. A padding token sees itself only, so that its output stays finite.
     """
     causal = (k_position >= 0) & (k_position <= q_position)
-    in_window = q_position - k_position < rule.window
-    is_sink = k_position < rule.keep_first
-    return (causal & (is_sink | in_window | dense)) | (k_position == q_position)
+    visible = (k_position < rule.keep_first) | (q_position - k_position < rule.window)
+    if dense is not False:
+        visible = visible | dense
+    return (causal & visible) | (k_position == q_position)
 
 
 def rule_mask(queries: Tokens, keys: Tokens, rule: Rule) -> Tensor:

@@ -112,6 +112,7 @@ class SwaaModelMixin:
         generated: Tensor | None,
     ) -> SwaaState:
         check_backend(self.config._attn_implementation)
+        _check_flash(self.config._attn_implementation, attention_mask, starts)
         if attention_mask is not None and getattr(attention_mask, "ndim", None) not in (2, 4):
             raise ValueError("SWAA takes a 2D or 4D attention_mask tensor; prepared masks of other kinds hide padding")
         new, device = tokens.shape[1], tokens.device
@@ -227,6 +228,16 @@ def _is_packed(position_ids: Tensor | None, attention_mask: Any, cache: Any, use
     if anew and cache is not None:
         raise ValueError("packed position_ids can't go with a KV cache: pass packed rows without a cache")
     return anew
+
+
+def _check_flash(backend: str, attention_mask: Any, starts: Tensor | None) -> None:
+    """Raises ValueError for what the stock flash-attention of full layers would silently read otherwise."""
+    if not backend.startswith("flash_attention"):
+        return
+    if getattr(attention_mask, "ndim", 2) != 2:
+        raise ValueError(f"{backend} takes no 4D attention_mask: use attn_implementation='sdpa'")
+    if starts is not None and starts.shape[0] > 1:
+        raise ValueError(f"{backend} takes one packed row at a time: use attn_implementation='sdpa' for more")
 
 
 def _check_rows(dense_from: Any, rows: int) -> None:

@@ -47,6 +47,11 @@ class SwaaState:
         """Whether the `count` keys that the layer's cache returned are all there were."""
         return self.window_layer(layer) is None or count == self.length
 
+    def sees_all(self, layer: int) -> bool:
+        """Whether the single query sees every key that the layer's cache returned."""
+        window_layer = self.window_layer(layer)
+        return window_layer is not None and window_layer.exact
+
     def window_layer(self, layer: int) -> SinkWindowLayer | None:
         """The layer's evicting cache, where it has one."""
         layers = getattr(self.cache, "layers", ())
@@ -56,8 +61,8 @@ class SwaaState:
     def keys_of(self, layer: int, count: int) -> Tokens:
         """The tokens of the `count` keys that the layer's cache returned."""
         window_layer = self.window_layer(layer)
-        if window_layer is not None and window_layer.seen is not None:
-            return Tokens(window_layer.seen)
+        if window_layer is not None and window_layer.is_initialized:
+            return Tokens(window_layer.seen_positions())
         return _extend(self.keys, count)
 
 

@@ -1,0 +1,198 @@
+"""Which blocks of keys each block of queries needs, for FlexAttention: worked out from the rule, never point by point.
+
+A block is full where every pair of it attends: the kernel then asks no questions. In the others it evaluates the rule.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.functional import pad
+
+from .swaa_blocks import first_keys, key_order
+from .swaa_mask import Rule, Tokens, attends
+from .swaa_state import SwaaState
+
+# FlexAttention's own block size, of queries and of keys.
+BLOCK = 128
+# Positions are compared in 32 bits, which is faster. No sequence is as long.
+FAR = 2**30
+
+# Spares the lists that only a backward pass reads, where this version of PyTorch can.
+_KNOWN = inspect.signature(BlockMask.from_kv_blocks).parameters
+FORWARD_ONLY: dict[str, Any] = {"compute_q_blocks": False} if "compute_q_blocks" in _KNOWN else {}
+
+
+@dataclass
+class Extent:
+    """The least and the greatest of each block of tokens. Shapes (1 or batch, blocks).
+
+    low, high: of the positions of real tokens; solid: whether all tokens are real; start_low, start_high: of the
+    indices where the tokens' sequences start, with packing.
+    """
+
+    low: Tensor
+    high: Tensor
+    solid: Tensor
+    start_low: Tensor | None
+    start_high: Tensor | None
+
+
+def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, plain: bool, backward: bool) -> BlockMask:
+    """The BlockMask of one call. query: (batch, heads, q, dim); keys: the k tokens.
+
+    plain: position is index, of queries and of keys. backward: also name the queries that each block of keys needs.
+    """
+    queries = state.queries.to(query.device)
+    new, count = queries.position.shape[1], keys.position.shape[1]
+    blocks, valid = _candidates(queries, keys, state, rule)
+    full = valid & _are_full(blocks, queries, keys, rule)
+    width = -(-count // BLOCK)
+    # What is made from the lists for a backward pass reads the number of key blocks from their shape.
+    wide = backward or not FORWARD_ONLY
+    some, all_ = _listed(valid & ~full, blocks, width, wide), _listed(full, blocks, width, wide)
+    return BlockMask.from_kv_blocks(
+        *some,
+        *all_,
+        BLOCK_SIZE=BLOCK,
+        mask_mod=_plain_rule(rule) if plain else _token_rule(queries, keys, rule, query.shape[0]),
+        seq_lengths=(new, count),
+        **({} if wide else FORWARD_ONLY),
+    )
+
+
+def _candidates(queries: Tokens, keys: Tokens, state: SwaaState, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Key blocks (1 or batch, query blocks, n) that may be needed, in order, and which of them are."""
+    new, count = queries.position.shape[1], keys.position.shape[1]
+    assert state.length is not None
+    offset = int(state.past) if count > state.length else count - new
+    device = keys.position.device
+    starts = torch.arange(0, new, BLOCK, device=device) + offset
+    last = (starts + BLOCK - 1).clamp(max=offset + new - 1)[None] // BLOCK
+    dense = _blocks(queries.dense, False).any(dim=2) if rule.fa_decode and queries.dense is not None else None
+    if state.aligned:
+        low = (starts - (rule.window - 1)).clamp(min=0)[None]
+        sinks = torch.zeros_like(low)
+        sinks_end = sinks + rule.keep_first
+    else:
+        order = key_order(keys)
+        low = first_keys(order, queries, offset, starts, BLOCK, rule.window)
+        sinks, sinks_end = _sink_range(order, keys, low, rule.keep_first)
+    if dense is not None:
+        low = torch.where(dense, 0, low)
+    first = low // BLOCK
+    blocks = -(-count // BLOCK)
+    if dense is not None or torch.compiler.is_compiling():
+        band = blocks
+    elif state.aligned:
+        band = min(blocks, (rule.window + BLOCK - 2) // BLOCK + 1)
+    else:
+        band = int((last - first).max()) + 1
+    band_blocks = first[..., None] + torch.arange(band, device=device)
+    lists, valid = [band_blocks], [band_blocks <= last[..., None]]
+    if rule.keep_first:
+        span = min(blocks, (rule.keep_first + BLOCK - 2) // BLOCK + 1)
+        sink_blocks = sinks[..., None] // BLOCK + torch.arange(span, device=device)
+        lists.insert(0, sink_blocks.expand(*first.shape, -1))
+        valid.insert(0, (sink_blocks < first[..., None]) & (sink_blocks * BLOCK < sinks_end[..., None]))
+    return torch.cat(lists, dim=2).clamp(max=blocks - 1), torch.cat(valid, dim=2)
+
+
+def _sink_range(order: Tensor, keys: Tokens, low: Tensor, keep_first: int) -> tuple[Tensor, Tensor]:
+    """The indices from the first sink on, up to the last, of each query block: (1 or batch, query blocks) each."""
+    if keys.start is not None:
+        # Only the sequence that the band's first key belongs to can have begun before the band.
+        first = keys.start.gather(1, low.expand(keys.start.shape[0], -1))
+        return first, first + keep_first
+    ends = torch.tensor([0, max(keep_first - 1, 0)], device=order.device).expand(order.shape[0], 2)
+    first, last = torch.searchsorted(order, ends.contiguous()).unbind(dim=1)
+    return first[:, None].expand(-1, low.shape[1]), (last + 1)[:, None].expand(-1, low.shape[1])
+
+
+def _are_full(blocks: Tensor, queries: Tokens, keys: Tokens, rule: Rule) -> Tensor:
+    """Whether every pair of a query block and the key blocks named for it attends: bool, as `blocks`."""
+    of_queries, of_keys = _extent(queries), _extent(keys)
+    rows = max(blocks.shape[0], of_queries.low.shape[0], of_keys.low.shape[0])
+
+    def at_keys(values: Tensor) -> Tensor:
+        wide = values[:, None].expand(rows, blocks.shape[1], -1)
+        return wide.gather(2, blocks.expand(rows, -1, -1))
+
+    q_low, q_high = of_queries.low[..., None], of_queries.high[..., None]
+    k_low, k_high = at_keys(of_keys.low), at_keys(of_keys.high)
+    visible = (k_high < rule.keep_first) | (q_high - k_low < rule.window)
+    if rule.fa_decode and queries.dense is not None:
+        visible |= _blocks(queries.dense, False).all(dim=2)[..., None]
+    full = visible & (k_high <= q_low) & of_queries.solid[..., None] & at_keys(of_keys.solid)
+    if of_queries.start_low is not None and of_keys.start_low is not None:
+        assert of_queries.start_high is not None and of_keys.start_high is not None
+        start = of_queries.start_low[..., None]
+        full &= (start == of_queries.start_high[..., None]) & (start == at_keys(of_keys.start_low))
+        full &= start == at_keys(of_keys.start_high)
+    return full
+
+
+def _extent(tokens: Tokens) -> Extent:
+    position = tokens.position
+    # Missing tokens of the last block count as padding.
+    low = _blocks(torch.where(position >= 0, position, FAR), FAR).amin(dim=2)
+    solid = (_blocks(position, -1) >= 0).all(dim=2)
+    high = _blocks(position, -1).amax(dim=2)
+    if tokens.start is None:
+        return Extent(low, high, solid, None, None)
+    starts = _blocks(tokens.start, 0)
+    return Extent(low, high, solid, starts.amin(dim=2), starts.amax(dim=2))
+
+
+def _blocks(values: Tensor, missing: int | bool) -> Tensor:
+    """(rows, length) cut into (rows, blocks, BLOCK)."""
+    values = pad(values, (0, -values.shape[1] % BLOCK), value=missing)
+    return values.reshape(values.shape[0], -1, BLOCK)
+
+
+def _listed(chosen: Tensor, blocks: Tensor, width: int, wide: bool) -> tuple[Tensor, Tensor]:
+    """How many blocks are chosen, (rows, 1, query blocks), and which: the first of (rows, 1, query blocks, n)."""
+    rows = max(chosen.shape[0], blocks.shape[0])
+    order = (~chosen).to(torch.uint8).argsort(dim=2, stable=True)
+    listed = blocks.expand(rows, -1, -1).gather(2, order.expand(rows, -1, -1))[:, :, :width]
+    if wide:
+        listed = pad(listed, (0, width - listed.shape[2]))
+    count = chosen.sum(dim=2, dtype=torch.int32).expand(rows, -1)
+    return count[:, None].contiguous(), listed[:, None].to(torch.int32).contiguous()
+
+
+def _plain_rule(rule: Rule) -> Callable[..., Tensor]:
+    """The rule where position is index and nothing is dense."""
+
+    def plain(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return attends(q, k, False, rule)
+
+    return plain
+
+
+def _token_rule(queries: Tokens, keys: Tokens, rule: Rule, batch: int) -> Callable[..., Tensor]:
+    """The rule in FlexAttention's terms: a function of batch, head, query and key index."""
+    q_position, k_position = _short(queries.position, batch), _short(keys.position, batch)
+    dense = queries.dense if rule.fa_decode else None
+    flags = torch.zeros_like(q_position, dtype=torch.bool) if dense is None else dense.expand(batch, -1).contiguous()
+    if queries.start is None or keys.start is None:
+
+        def unpacked(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return attends(q_position[b, q], k_position[b, k], flags[b, q], rule)
+
+        return unpacked
+    q_start, k_start = _short(queries.start, batch), _short(keys.start, batch)
+
+    def packed(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        same = q_start[b, q] == k_start[b, k]
+        return same & attends(q_position[b, q], k_position[b, k], flags[b, q], rule)
+
+    return packed
+
+
+def _short(values: Tensor, batch: int) -> Tensor:
+    return values.clamp(-FAR, FAR).to(torch.int32).expand(batch, -1).contiguous()
