@@ -42,10 +42,45 @@ class Extent:
     start_high: Tensor | None
 
 
-def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, plain: bool, backward: bool) -> BlockMask:
+@dataclass(frozen=True)
+class Form:
+    """How the kernel finds out who a query and a key are, from the fastest way on.
+
+    keys: "index" where a key's position is its index; "runs" where it is its index less the one at which the query's
+    sequence starts; "tokens" where it must be looked up. own_queries: whether a query's position is its index too;
+    dense: whether some queries are.
+    """
+
+    keys: str
+    own_queries: bool
+    dense: bool
+
+
+def form_of(keys: Tokens, state: SwaaState, rule: Rule) -> Form:
+    """The form of a call; keys: its k tokens."""
+    dense = rule.fa_decode and state.queries.dense is not None
+    whole = keys.position.shape[1] >= (state.length or 0)
+    if state.aligned and whole:
+        return Form("index", isinstance(state.past, int) and state.past == 0, dense)
+    if whole and not torch.compiler.is_compiling():
+        first = _sequence_starts(keys)
+        index = torch.arange(keys.position.shape[1], device=first.device)
+        if bool(((keys.position < 0) | (keys.position >= FAR) | (keys.position == index - first)).all()):
+            return Form("runs", False, dense)
+    return Form("tokens", False, dense)
+
+
+def _sequence_starts(keys: Tokens) -> Tensor:
+    """(1 or batch, k): the index at which each key's sequence starts; without packing, that of the first real key."""
+    if keys.start is not None:
+        return keys.start
+    return (keys.position >= 0).to(torch.uint8).argmax(dim=1, keepdim=True).expand(-1, keys.position.shape[1])
+
+
+def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, form: Form, backward: bool) -> BlockMask:
     """The BlockMask of one call. query: (batch, heads, q, dim); keys: the k tokens.
 
-    plain: position is index, of queries and of keys. backward: also name the queries that each block of keys needs.
+    backward: also name the queries that each block of keys needs.
     """
     queries = state.queries.to(query.device)
     new, count = queries.position.shape[1], keys.position.shape[1]
@@ -59,7 +94,7 @@ def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, plain:
         *some,
         *all_,
         BLOCK_SIZE=BLOCK,
-        mask_mod=_plain_rule(rule) if plain else _token_rule(queries, keys, rule, query.shape[0]),
+        mask_mod=_mask_mod(queries, keys, state, rule, form, query.shape[0]),
         seq_lengths=(new, count),
         **({} if wide else FORWARD_ONLY),
     )
@@ -68,9 +103,7 @@ def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, plain:
 def _candidates(queries: Tokens, keys: Tokens, state: SwaaState, rule: Rule) -> tuple[Tensor, Tensor]:
     """Key blocks (1 or batch, query blocks, n) that may be needed, in order, and which of them are."""
     new, count = queries.position.shape[1], keys.position.shape[1]
-    assert state.length is not None
-    offset = int(state.past) if count > state.length else count - new
-    device = keys.position.device
+    offset, device = _offset(queries, keys, state), keys.position.device
     starts = torch.arange(0, new, BLOCK, device=device) + offset
     last = (starts + BLOCK - 1).clamp(max=offset + new - 1)[None] // BLOCK
     dense = _blocks(queries.dense, False).any(dim=2) if rule.fa_decode and queries.dense is not None else None
@@ -89,7 +122,8 @@ def _candidates(queries: Tokens, keys: Tokens, state: SwaaState, rule: Rule) -> 
     if dense is not None or torch.compiler.is_compiling():
         band = blocks
     elif state.aligned:
-        band = min(blocks, (rule.window + BLOCK - 2) // BLOCK + 1)
+        # A block's queries see a run of `window + BLOCK - 1` keys, which may begin anywhere in a block.
+        band = min(blocks, (rule.window + 3 * BLOCK - 3) // BLOCK)
     else:
         band = int((last - first).max()) + 1
     band_blocks = first[..., None] + torch.arange(band, device=device)
@@ -165,33 +199,67 @@ def _listed(chosen: Tensor, blocks: Tensor, width: int, wide: bool) -> tuple[Ten
     return count[:, None].contiguous(), listed[:, None].to(torch.int32).contiguous()
 
 
-def _plain_rule(rule: Rule) -> Callable[..., Tensor]:
-    """The rule where position is index and nothing is dense."""
-
-    def plain(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return attends(q, k, False, rule)
-
-    return plain
-
-
-def _token_rule(queries: Tokens, keys: Tokens, rule: Rule, batch: int) -> Callable[..., Tensor]:
+def _mask_mod(
+    queries: Tokens, keys: Tokens, state: SwaaState, rule: Rule, form: Form, batch: int
+) -> Callable[..., Tensor]:
     """The rule in FlexAttention's terms: a function of batch, head, query and key index."""
+    dense = queries.dense.expand(batch, -1).contiguous() if form.dense and queries.dense is not None else None
+    if form.own_queries and dense is None:
+
+        def plain(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return attends(q, k, None, rule, padding=False)
+
+        return plain
+    if form.keys == "tokens":
+        return _token_rule(queries, keys, dense, rule, batch)
+    first = _query_starts(queries, keys, form, batch)
+    index = torch.arange(queries.position.shape[1], device=first.device) + _offset(queries, keys, state)
+    place = _short(index - first, batch)
+    if form.keys == "index":
+
+        def indexed(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return attends(place[b, q], k, None if dense is None else dense[b, q], rule, padding=False)
+
+        return indexed
+    first = _short(first, batch)
+
+    def runs(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        # What lies before the query's sequence has a negative position in it: padding, or another sequence.
+        return attends(place[b, q], k - first[b, q], None if dense is None else dense[b, q], rule)
+
+    return runs
+
+
+def _query_starts(queries: Tokens, keys: Tokens, form: Form, batch: int) -> Tensor:
+    """(1 or batch, q): the key index at which each query's sequence starts."""
+    if form.keys == "index":
+        return torch.zeros((1, 1), dtype=torch.long, device=keys.position.device)
+    starts = queries.start if queries.start is not None else _sequence_starts(keys)[:, :1]
+    return starts.expand(-1, queries.position.shape[1])
+
+
+def _token_rule(queries: Tokens, keys: Tokens, dense: Tensor | None, rule: Rule, batch: int) -> Callable[..., Tensor]:
     q_position, k_position = _short(queries.position, batch), _short(keys.position, batch)
-    dense = queries.dense if rule.fa_decode else None
-    flags = torch.zeros_like(q_position, dtype=torch.bool) if dense is None else dense.expand(batch, -1).contiguous()
     if queries.start is None or keys.start is None:
 
         def unpacked(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return attends(q_position[b, q], k_position[b, k], flags[b, q], rule)
+            return attends(q_position[b, q], k_position[b, k], None if dense is None else dense[b, q], rule)
 
         return unpacked
     q_start, k_start = _short(queries.start, batch), _short(keys.start, batch)
 
     def packed(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         same = q_start[b, q] == k_start[b, k]
-        return same & attends(q_position[b, q], k_position[b, k], flags[b, q], rule)
+        return same & attends(q_position[b, q], k_position[b, k], None if dense is None else dense[b, q], rule)
 
     return packed
+
+
+def _offset(queries: Tokens, keys: Tokens, state: SwaaState) -> int:
+    """The key index of the first query."""
+    new, count = queries.position.shape[1], keys.position.shape[1]
+    assert state.length is not None
+    return int(state.past) if count > state.length else count - new
 
 
 def _short(values: Tensor, batch: int) -> Tensor:

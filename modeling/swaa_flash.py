@@ -16,6 +16,9 @@ from .swaa_state import SwaaState
 
 FLASH_LIBRARIES = {"flash_attention_2": "flash_attn.flash_attn_interface", "flash_attention_3": "flash_attn_interface"}
 
+# Queries per range of the pass over the sinks: a backward pass works on one block of keys per range at a time.
+SINK_QUERIES = 1024
+
 # Which tokens of a flat sequence of tokens take part: neighbours, which needs no copy, or any.
 Part = slice | Tensor
 
@@ -97,14 +100,16 @@ class TwoPasses(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         passes, library, scaling = ctx.call
-        # Passes overlap in their keys, and the sinks' in the queries too: sums in float32.
-        totals = [torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device) for tensor in saved[:3]]
+        of_query = torch.zeros_like(saved[0])
+        # Passes overlap in their keys: sums in float32.
+        totals = [torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device) for tensor in saved[1:3]]
         for call in (passes.early, passes.late, passes.sinks):
             if call is not None and call.lengths:
                 found = _run_backward(library, gradients[0], saved, call, scaling)
-                for total, part, gradient in zip(totals, (call.queries, call.keys, call.keys), found, strict=True):
-                    total[part] += gradient
-        return (*(total.to(saved[0].dtype) for total in totals), None, None, None)
+                of_query[call.queries] += found[0]
+                for total, gradient in zip(totals, found[1:], strict=True):
+                    _accumulate(total, call.keys, gradient)
+        return (of_query, *(total.to(saved[0].dtype) for total in totals), None, None, None)
 
 
 def _run(library: Any, states: tuple[Tensor, Tensor, Tensor], call: Pass, scaling: float) -> tuple[Tensor, Tensor]:
@@ -151,6 +156,13 @@ def _run_backward(
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
     return gradients  # type: ignore[return-value]
+
+
+def _accumulate(total: Tensor, part: Part, gradient: Tensor) -> None:
+    if isinstance(part, slice):
+        total[part] += gradient
+    else:  # the sinks are named once for each range of queries
+        total.index_add_(0, part, gradient.to(total.dtype))
 
 
 def _window(call: Pass) -> tuple[int, int]:
@@ -211,10 +223,12 @@ def _passes(keys: Tokens, state: SwaaState, rule: Rule, batch: int) -> Passes:
     queries = state.queries.to(keys.position.device)
     new, count = queries.position.shape[1], keys.position.shape[1]
     tokens = real_keys = None
+    far = torch.iinfo(torch.int64).max // 2
     if state.aligned and count <= (state.length or 0):
         lengths = [(new, count)] * batch
+    elif queries.start is not None:
+        lengths = _packed_lengths(queries.start, batch)
     else:
-        far = torch.iinfo(torch.int64).max // 2
         tokens = _real(queries, batch, far)
         real_keys = _real(keys, batch, far)
         lengths = _lengths(queries, keys, batch, far)
@@ -227,13 +241,15 @@ def _real(tokens: Tokens, batch: int, far: int) -> Tensor:
     return real.expand(batch, -1).reshape(-1).nonzero()[:, 0]
 
 
+def _packed_lengths(starts: Tensor, batch: int) -> list[tuple[int, int]]:
+    """Queries and keys of each sequence, which are the same tokens."""
+    rows = torch.arange(batch, device=starts.device)[:, None] * starts.shape[1]
+    counts = torch.unique_consecutive((starts.expand(batch, -1) + rows).reshape(-1), return_counts=True)[1]
+    return [(count, count) for count in counts.tolist()]
+
+
 def _lengths(queries: Tokens, keys: Tokens, batch: int, far: int) -> list[tuple[int, int]]:
-    """Queries and keys of each sequence."""
-    if queries.start is not None:
-        rows = torch.arange(batch, device=queries.start.device)[:, None] * queries.start.shape[1]
-        starts = (queries.start.expand(batch, -1) + rows).reshape(-1)
-        counts = torch.unique_consecutive(starts, return_counts=True)[1]
-        return [(count, count) for count in counts.tolist()]
+    """Real queries and keys of each row."""
     numbers = [
         ((tokens.position >= 0) & (tokens.position < far)).sum(dim=1).expand(batch).tolist()
         for tokens in (queries, keys)
@@ -254,7 +270,8 @@ def _cut(lengths: list[tuple[int, int]], rule: Rule, device: torch.device) -> tu
             early.add((first_query, turn), (first_key, first_key + split))
         if keys > split:
             late.add((turn, end), (first_key + split - rule.window + 1, first_key + keys))
-            sinks.add((turn, end), (first_key, first_key + rule.keep_first))
+            for part in range(turn, end, SINK_QUERIES):
+                sinks.add((part, min(part + SINK_QUERIES, end)), (first_key, first_key + rule.keep_first))
         first_query, first_key = end, first_key + keys
     return (
         early.as_pass(device, True),
@@ -280,6 +297,6 @@ class _Parts:
 
 
 def _part(ranges: list[tuple[int, int]], device: torch.device) -> Part:
-    if len(ranges) <= 1:
-        return slice(*(ranges or [(0, 0)])[0])
+    if all(end == start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False)):
+        return slice(ranges[0][0], ranges[-1][1]) if ranges else slice(0, 0)
     return torch.cat([torch.arange(start, end) for start, end in ranges]).to(device)

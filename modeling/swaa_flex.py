@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention as fused
 from transformers.utils import logging
 
-from .swaa_block_mask import BLOCK, block_mask
+from .swaa_block_mask import BLOCK, Form, block_mask, form_of
 from .swaa_mask import Rule, Tokens
 from .swaa_state import SwaaState
 
@@ -25,14 +25,15 @@ HOPPER = {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 3, "USE_
 class Kind:
     """Calls that one compiled kernel serves: they differ in batch and length only.
 
-    form: "plain" where position is index, else "tokens" or "packed"; heads, kv_heads, dim, dtype: of the states;
-    backward: whether autograd follows; flash: through flash-attn-4 instead of Triton; shape: of a CPU's call, where
-    PyTorch compiles for one length only.
+    heads, kv_heads, dim, dtype: of the states; packed: whether sequences share rows; backward: whether autograd
+    follows; flash: through flash-attn-4 instead of Triton; shape: of a CPU's call, where PyTorch compiles for one
+    length only.
     """
 
     device: torch.device
-    form: str
     rule: Rule
+    form: Form
+    packed: bool
     heads: int
     kv_heads: int
     dim: int
@@ -44,7 +45,10 @@ class Kind:
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
+KEPT_MASKS = 16
+
 _compiled: dict[Kind, Callable[..., Any]] = {}
+_masks: dict[Any, Any] = {}
 _without_flash: set[Kind] = set()
 
 
@@ -68,12 +72,11 @@ def flex_attention(
             "flex_attention has no backward pass on the CPU; load with attn_implementation='sdpa'"
         )
     keys = keys.to(query.device)
-    plain = _is_plain(keys, state, rule)
-    mask = _shared_mask(query, keys, state, rule, plain, backward)
+    form, mask = _shared_mask(query, keys, state, rule, backward)
     if torch.compiler.is_compiling():
         inside: Tensor = _call(_options(query, False))(query, key, value, mask, scaling)
         return inside
-    kind = _kind(query, key, rule, _form(plain, keys), backward)
+    kind = _kind(query, key, rule, form, keys.start is not None, backward)
     if kind not in _without_flash and _takes_flash(query):
         try:
             output: Tensor = _kernel(replace(kind, flash=True), query)(query, key, value, mask, scaling)
@@ -86,22 +89,10 @@ def flex_attention(
     return output
 
 
-def _is_plain(keys: Tokens, state: SwaaState, rule: Rule) -> bool:
-    """Whether position is index for queries and keys, and no query is dense."""
-    from_start = isinstance(state.past, int) and state.past == 0 and keys.position.shape[1] >= (state.length or 0)
-    return state.aligned and from_start and not (rule.fa_decode and state.queries.dense is not None)
-
-
-def _form(plain: bool, keys: Tokens) -> str:
-    if plain:
-        return "plain"
-    return "tokens" if keys.start is None else "packed"
-
-
-def _kind(query: Tensor, key: Tensor, rule: Rule, form: str, backward: bool) -> Kind:
+def _kind(query: Tensor, key: Tensor, rule: Rule, form: Form, packed: bool, backward: bool) -> Kind:
     shape = (query.shape[0], query.shape[2], key.shape[2]) if query.device.type == "cpu" else None
     heads, kv_heads, dim = query.shape[1], key.shape[1], query.shape[3]
-    return Kind(query.device, form, rule, heads, kv_heads, dim, query.dtype, backward, False, shape)
+    return Kind(query.device, rule, form, packed, heads, kv_heads, dim, query.dtype, backward, False, shape)
 
 
 def _takes_flash(query: Tensor) -> bool:
@@ -119,12 +110,28 @@ def _has_flash() -> bool:
         return False
 
 
-def _shared_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, plain: bool, backward: bool) -> Any:
-    """The call's BlockMask, made once for all layers that have the same keys."""
+def _shared_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, backward: bool) -> tuple[Form, Any]:
+    """The call's form and BlockMask, made once for all layers that have the same keys."""
     name = ("flex", keys.position.shape[1], rule, query.device, backward)
     if name not in state.plans:
-        state.plans[name] = block_mask(query, keys, state, rule, plain, backward)
-    return state.plans[name]
+        form = form_of(keys, state, rule)
+        state.plans[name] = form, _cached_mask(query, keys, state, rule, form, backward)
+    found: tuple[Form, Any] = state.plans[name]
+    return found
+
+
+def _cached_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, form: Form, backward: bool) -> Any:
+    """Prompts of one length, where nothing is padded, packed, cached or dense, have one mask: it is kept."""
+    if not form.own_queries or form.dense or backward or torch.compiler.is_compiling():
+        return block_mask(query, keys, state, rule, form, backward)
+    lengths = query.shape[2], keys.position.shape[1]
+    # What is made in inference mode can't be used outside.
+    name = (*lengths, rule, query.device, torch.is_inference_mode_enabled())
+    if name not in _masks:
+        while len(_masks) >= KEPT_MASKS:
+            del _masks[next(iter(_masks))]
+        _masks[name] = block_mask(query, keys, state, rule, form, backward)
+    return _masks[name]
 
 
 def _kernel(kind: Kind, query: Tensor) -> Callable[..., Any]:

@@ -54,21 +54,24 @@ class Tokens:
         return Tokens(change(self.position), start, dense)
 
 
-def attends(q_position: Tensor, k_position: Tensor, dense: Tensor | bool, rule: Rule) -> Tensor:
+def attends(q_position: Tensor, k_position: Tensor, dense: Tensor | None, rule: Rule, padding: bool = True) -> Tensor:
     """Whether a query attends to a key of the same sequence: the rule itself.
 
-    All arguments broadcast. A padding token sees itself only, so that its output stays finite.
+    All arguments broadcast; dense: which queries are, or None where none is. padding: whether any position may be
+    negative: a token without a real position is seen by itself only, so that its output stays finite.
     """
-    causal = (k_position >= 0) & (k_position <= q_position)
-    visible = (k_position < rule.keep_first) | (q_position - k_position < rule.window)
-    if dense is not False:
+    visible = q_position - k_position < rule.window
+    if rule.keep_first:
+        visible = visible | (k_position < rule.keep_first)
+    if dense is not None:
         visible = visible | dense
-    return (causal & visible) | (k_position == q_position)
+    seen = visible & (k_position <= q_position)
+    return (seen & (k_position >= 0)) | (k_position == q_position) if padding else seen
 
 
 def rule_mask(queries: Tokens, keys: Tokens, rule: Rule) -> Tensor:
     """The rule for every pair: bool of shape (batch, queries, keys)."""
-    dense = queries.dense[:, :, None] if rule.fa_decode and queries.dense is not None else False
+    dense = queries.dense[:, :, None] if rule.fa_decode and queries.dense is not None else None
     mask = attends(queries.position[:, :, None], keys.position[:, None, :], dense, rule)
     if queries.start is not None and keys.start is not None:
         mask = mask & (queries.start[:, :, None] == keys.start[:, None, :])

@@ -1,0 +1,1 @@
+"""`swaa-convert bench`: time and memory of a converted model beside full attention, on the user's own machine."""
