@@ -8,7 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 
 from .swaa_blocks import blocked_attention
 from .swaa_flash import takes_flash, two_pass_attention
-from .swaa_flex import flex_attention, takes_flex
+from .swaa_flex import flex_attention, flex_or_blocks, takes_flex
 from .swaa_mask import Rule, combine, eager_attention, rule_mask, take_columns
 from .swaa_state import SwaaState
 
@@ -70,16 +70,18 @@ def _windowed(
     """The fastest exact kernel that the caller's backend has for these tokens on this device."""
     keys = state.keys_of(layer, key.shape[2])
     call = (query, key, value, keys, state, rule, scale)
-    quick = (takes_flash(query, state, rule), two_pass_attention), (takes_flex(query, state), flex_attention)
-    for possible, kernel in quick:
-        if possible and not (dropout and state.backend == "sdpa"):
-            if dropout:
-                raise ValueError(
-                    f"{state.backend} has no dropout in windowed layers: set attention_dropout to 0 or use "
-                    "attn_implementation='sdpa'"
-                )
-            return kernel(*call)
-    return blocked_attention(*call, dropout)
+    if state.backend == "sdpa":
+        quick = not dropout and takes_flex(query, state)
+        return flex_or_blocks(*call) if quick else blocked_attention(*call, dropout)
+    two_pass = takes_flash(query, state, rule)
+    if not two_pass and not takes_flex(query, state):
+        return blocked_attention(*call, dropout)
+    if dropout:
+        raise ValueError(
+            f"{state.backend} has no dropout in windowed layers: set attention_dropout to 0 or use "
+            "attn_implementation='sdpa'"
+        )
+    return two_pass_attention(*call) if two_pass else flex_attention(*call)
 
 
 def _eager(

@@ -12,6 +12,7 @@ from torch.nn.attention.flex_attention import flex_attention as fused
 from transformers.utils import logging
 
 from .swaa_block_mask import BLOCK, Form, block_mask, form_of
+from .swaa_blocks import blocked_attention
 from .swaa_mask import Rule, Tokens
 from .swaa_state import SwaaState
 
@@ -50,6 +51,7 @@ KEPT_MASKS = 16
 _compiled: dict[Kind, Callable[..., Any]] = {}
 _masks: dict[Any, Any] = {}
 _without_flash: set[Kind] = set()
+_without_flex: set[torch.device] = set()
 
 
 def takes_flex(query: Tensor, state: SwaaState) -> bool:
@@ -59,7 +61,7 @@ def takes_flex(query: Tensor, state: SwaaState) -> bool:
         return False
     if query.device.type == "cpu":
         return state.backend == "flex_attention"
-    return query.is_cuda and HAS_TRITON
+    return query.is_cuda and HAS_TRITON and not (state.backend == "sdpa" and query.device in _without_flex)
 
 
 def flex_attention(
@@ -79,13 +81,33 @@ def flex_attention(
     kind = _kind(query, key, rule, form, keys.start is not None, backward)
     if kind not in _without_flash and _takes_flash(query):
         try:
-            output: Tensor = _kernel(replace(kind, flash=True), query)(query, key, value, mask, scaling)
-            return output
+            return _run(replace(kind, flash=True), query, key, value, mask, scaling)
         except Exception as error:
             # The same mask in Triton; a real error of the caller's comes again there.
             _without_flash.add(kind)
             logger.warning(f"flash-attn-4 can't compute this attention ({_line(error)}): Triton does, more slowly")
-    output = _kernel(kind, query)(query, key, value, mask, scaling)
+    return _run(kind, query, key, value, mask, scaling)
+
+
+def flex_or_blocks(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tokens, state: SwaaState, rule: Rule, scaling: float
+) -> Tensor:
+    """FlexAttention, or the same in plain PyTorch where it can't be compiled, as on a machine without a C compiler."""
+    try:
+        return flex_attention(query, key, value, keys, state, rule, scaling)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        _without_flex.add(query.device)
+        logger.warning(f"FlexAttention can't run here ({_line(error)}): plain PyTorch does the same, more slowly")
+        return blocked_attention(query, key, value, keys, state, rule, scaling)
+
+
+def _run(kind: Kind, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float) -> Tensor:
+    # Past its limit the compiler would leave the unfused form, whose memory is quadratic, with a mere log line.
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    with torch._dynamo.config.patch({limit: 64}):
+        output: Tensor = _kernel(kind, query)(query, key, value, mask, scaling)
     return output
 
 

@@ -1,6 +1,12 @@
 """The embedded model on CUDA, against its eager reference in float32 on the CPU."""
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.support.embed import FAMILIES, Zoo, greedy, load, logits, one, pad_left, prompt
+from tests.support.flash_attn_package import write_package
 
 pytestmark = [
     pytest.mark.gpu,
@@ -123,3 +130,41 @@ def test_gradients(zoo: Zoo, backend: str) -> None:
 def _gradients(model: Any, ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
     model(ids, labels=labels).loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None and "proj" in name}
+
+
+@pytest.mark.parametrize("recipe", ["interleaved", "every layer windowed", "no FA decode"])
+def test_a_compiled_prefill_agrees(zoo: Zoo, recipe: str) -> None:
+    model = _cuda(zoo, "sdpa", **RECIPES[recipe])
+    compiled = torch.compile(model)
+    for length in (300, 411):
+        ids = torch.tensor([prompt(length, 1), prompt(length, 2)]).to("cuda")
+        expected = logits(model, ids, use_cache=False, dense_from=length - 40)
+        assert _error(logits(compiled, ids, use_cache=False, dense_from=length - 40), expected.cpu()) < 2e-5
+
+
+def _errors(tmp_path: Path, backend: str) -> dict[str, list[float]]:
+    """Of a flash-attention backend and of stock sdpa, case by case, in a process that finds the library."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([str(tmp_path), root, os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "tests.support.flash_worker", backend]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_flash_attention_2(tmp_path: Path) -> None:
+    write_package(tmp_path)
+    for name, (error, stock) in _errors(tmp_path, "flash_attention_2").items():
+        assert error <= 1.5 * stock, name
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is None or importlib.util.find_spec("flash_attn.cute") is None,
+    reason="needs flash-attn-4",
+)
+def test_flash_attention_4(tmp_path: Path) -> None:
+    for name, (error, stock) in _errors(tmp_path, "flash_attention_4").items():
+        assert error <= 1.5 * stock, name

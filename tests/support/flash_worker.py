@@ -1,0 +1,62 @@
+"""Run by tests/embedded/test_gpu.py where a package of the name flash-attn is on the path: prints relative errors."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.support.embed import Zoo, greedy, load, logits, one, pad_left, prompt
+
+RECIPE: dict[str, Any] = {"window": 70, "keep_first": 5, "config": {"head_dim": 64}}
+
+
+def main() -> None:
+    zoo = Zoo(Path(tempfile.mkdtemp()))
+    found = {}
+    for name, recipe in {"interleaved": {}, "windowed": {"full_layers": ()}, "released": {"fa_decode": False}}.items():
+        repo = zoo.repo(**RECIPE, **recipe)
+        truth, stock, flash = _load(repo, "eager", torch.float32), _load(repo, "sdpa"), _load(repo, sys.argv[1])
+        for kind, call in CALLS.items():
+            expected = call(truth)
+            found[f"{name}, {kind}"] = [_error(call(model), expected) for model in (flash, stock)]
+        ids = {"input_ids": one(prompt(300)).cuda()}
+        found[f"{name}, generation"] = [float(greedy(m, ids, 4)[0] != greedy(stock, ids, 4)[0]) for m in (flash, stock)]
+    print(json.dumps(found))
+
+
+def _load(repo: Path, backend: str, dtype: torch.dtype = torch.bfloat16) -> Any:
+    return load(repo, backend, dtype=dtype).to("cuda")
+
+
+def _plain(model: Any) -> Tensor:
+    return logits(model, torch.tensor([prompt(400, 1), prompt(400, 2)]).cuda())
+
+
+def _padded(model: Any) -> Tensor:
+    batch = {name: tensor.cuda() for name, tensor in pad_left([prompt(400), prompt(150)]).items()}
+    places = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    return logits(model, **batch, position_ids=places)[batch["attention_mask"].bool()]
+
+
+def _dense(model: Any) -> Tensor:
+    return logits(model, one(prompt(400)).cuda(), dense_from=370)
+
+
+def _packed(model: Any) -> Tensor:
+    places = torch.cat([torch.arange(250), torch.arange(150)])[None]
+    return logits(model, one(prompt(400)).cuda(), position_ids=places.cuda())
+
+
+CALLS = {"plain": _plain, "padded": _padded, "dense": _dense, "packed": _packed}
+
+
+def _error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual.float() - expected.float()).norm() / expected.float().norm())
+
+
+if __name__ == "__main__":
+    main()
