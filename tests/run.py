@@ -14,7 +14,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEWEST = "5.24.0"
+# Versions from 5.21 on need Python 3.11.
+NEWEST = "5.24.0" if sys.version_info >= (3, 11) else "5.20.2"
 VERSIONS = ("4.57.6", "5.0.0", "5.12.1", NEWEST)
 # Pinned, so that every environment computes with the same kernels.
 TORCH = os.environ.get("SWAA_TORCH", "torch==2.13.0")
