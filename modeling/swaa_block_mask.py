@@ -88,7 +88,8 @@ def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, form: 
     full = valid & _are_full(blocks, queries, keys, rule)
     width = -(-count // BLOCK)
     # What is made from the lists for a backward pass reads the number of key blocks from their shape.
-    wide = backward or not FORWARD_ONLY
+    # So does the CPU's kernel.
+    wide = backward or not FORWARD_ONLY or query.device.type == "cpu"
     some, all_ = _listed(valid & ~full, blocks, width, wide), _listed(full, blocks, width, wide)
     return BlockMask.from_kv_blocks(
         *some,
@@ -129,11 +130,24 @@ def _candidates(queries: Tokens, keys: Tokens, state: SwaaState, rule: Rule) -> 
     band_blocks = first[..., None] + torch.arange(band, device=device)
     lists, valid = [band_blocks], [band_blocks <= last[..., None]]
     if rule.keep_first:
-        span = min(blocks, (rule.keep_first + BLOCK - 2) // BLOCK + 1)
-        sink_blocks = sinks[..., None] // BLOCK + torch.arange(span, device=device)
-        lists.insert(0, sink_blocks.expand(*first.shape, -1))
+        span = torch.arange(_sink_span(sinks, sinks_end, keys, state, rule, blocks), device=device)
+        sink_blocks = sinks[..., None] // BLOCK + span
+        lists.insert(0, sink_blocks)
         valid.insert(0, (sink_blocks < first[..., None]) & (sink_blocks * BLOCK < sinks_end[..., None]))
+    rows = max(part.shape[0] for part in (*lists, *valid))
+    lists, valid = ([part.expand(rows, first.shape[1], -1) for part in parts] for parts in (lists, valid))
     return torch.cat(lists, dim=2).clamp(max=blocks - 1), torch.cat(valid, dim=2)
+
+
+def _sink_span(sinks: Tensor, sinks_end: Tensor, keys: Tokens, state: SwaaState, rule: Rule, blocks: int) -> int:
+    """How many blocks the sinks of one sequence touch at most."""
+    if state.aligned or keys.start is not None:
+        return min(blocks, (rule.keep_first + BLOCK - 2) // BLOCK + 1)
+    if torch.compiler.is_compiling():
+        return blocks
+    # Padding of a later turn, or slots that a shorter row left empty, may lie between a row's first tokens.
+    ends = (sinks_end - 1).clamp(max=keys.position.shape[1] - 1) // BLOCK
+    return min(blocks, int((ends - sinks // BLOCK).max()) + 1)
 
 
 def _sink_range(order: Tensor, keys: Tokens, low: Tensor, keep_first: int) -> tuple[Tensor, Tensor]:

@@ -153,8 +153,7 @@ def _with_sinks(block: Block, keys: Tokens, sinks: Tensor | None, keep_first: in
 
 def _plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> Plan:
     """Cuts the queries into blocks; layers with the same keys share the result."""
-    count = keys.position.shape[1]
-    name = ("blocks", count, rule, queries.position.device)
+    name = state.plan_name("blocks", keys, rule)
     if name not in state.plans:
         state.plans[name] = make_plan(state, queries, keys, rule, block_size(rule.window))
     plan: Plan = state.plans[name]

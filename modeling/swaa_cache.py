@@ -52,6 +52,7 @@ class SinkWindowLayer(DynamicLayer):
         self.evicted = False
         self.record_past = False  # assisted decoding takes tokens back: keep everything until `crop`
         self.recorded = 0  # tokens since the last release, which `crop` may take back
+        self.tracked = False  # whether autograd may follow the keys
         # Which token of its sequence each kept key is, (batch, kept); None while no row is padded: see `_positions`.
         self.ragged: Tensor | None = None
         self.scattered = False  # whether `ragged` is out of order
@@ -87,6 +88,7 @@ class SinkWindowLayer(DynamicLayer):
             self.seen = torch.cat([self._positions(), incoming[:1]], dim=1)
         keys = self.keys = _join(self.keys, key_states)
         values = self.values = _join(self.values, value_states)
+        self.tracked = torch.is_grad_enabled()
         self.total += key_states.shape[-2]
         self.recorded += key_states.shape[-2]
         # A single token fills the place that the next one may overwrite.
@@ -106,6 +108,8 @@ class SinkWindowLayer(DynamicLayer):
                 f"the cache of a windowed layer can't be cropped by {drop} tokens: what it would need was released; "
                 "start from a fresh cache"
             )
+        if self.is_initialized:
+            self._straighten()
         if drop and self.is_initialized:
             kept = self.keys.shape[-2] - min(drop, self.keys.shape[-2])
             self.keys, self.values = self.keys[:, :, :kept], self.values[:, :, :kept]
@@ -134,7 +138,7 @@ class SinkWindowLayer(DynamicLayer):
         self.keys = self.values = None  # type: ignore[assignment]
         self.ragged = self.seen = self._incoming = None
         self.total = self.recorded = self.oldest = 0
-        self.is_initialized = self.evicted = self.exact = self.scattered = self._padded = False
+        self.is_initialized = self.evicted = self.exact = self.scattered = self.tracked = self._padded = False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self._on_rows(lambda t: t.index_select(0, beam_idx.to(t.device)))
@@ -176,14 +180,18 @@ class SinkWindowLayer(DynamicLayer):
         """Whether a single token may take the oldest key's place."""
         if key_states.shape[-2] != 1 or self.record_past or self.keys.shape[-2] != self.limit:
             return False
-        # A step that autograd follows must leave what it read as it was.
-        if torch.is_grad_enabled() and (key_states.requires_grad or self.keys.requires_grad):
+        # Autograd may need what a step read as it was.
+        if torch.is_grad_enabled():
             return False
         return torch.is_inference_mode_enabled() or not self.keys.is_inference()
 
     def _overwrite(self, key_states: Tensor, value_states: Tensor, incoming: Tensor) -> None:
         self.evicted = True
         self.total += 1
+        self.recorded = 0
+        if self.tracked:
+            # Autograd may hold what an earlier step read.
+            self.keys, self.values, self.tracked = self.keys.clone(), self.values.clone(), False
         if self.ragged is None and not self._padded:
             slot = self.rule.keep_first + self.oldest
             self.keys[:, :, slot : slot + 1] = key_states
@@ -196,8 +204,9 @@ class SinkWindowLayer(DynamicLayer):
         batch, heads, _, dim = key_states.shape
         positions = self._positions() if self.ragged is None else self.ragged
         positions = positions.expand(batch, -1)
-        # Rows hold different tokens: each gives up one that no later query of its own sees.
-        slots = (~self._visible(positions, incoming.expand(batch, -1))).to(torch.uint8).argmax(dim=1, keepdim=True)
+        # Rows hold different tokens: each gives up one that no query of its own after what it holds sees.
+        following = positions.amax(dim=1, keepdim=True) + 1
+        slots = (~self._visible(positions, following)).to(torch.uint8).argmax(dim=1, keepdim=True)
         self.seen = self.ragged = positions.scatter(1, slots, incoming.expand(batch, -1))
         self.scattered = True
         index = slots[:, None, :, None].expand(batch, heads, 1, dim).to(self.keys.device)
@@ -260,7 +269,7 @@ def release_windows(cache: Any, rules: Iterable[tuple[int, Rule]], depth: int) -
     """Gives the named layers of an empty DynamicCache a SinkWindowLayer, in place.
 
     Any other cache, and one that holds tokens already, keeps everything: exact, without the memory saved. depth:
-    layers that run.
+    layers that run; those past it are removed.
     """
     if type(cache) is not DynamicCache or cache.get_seq_length() > 0:
         return

@@ -212,7 +212,7 @@ def _flat(states: Tensor, rows: Tensor | None) -> Tensor:
 
 def _shared_passes(keys: Tokens, state: SwaaState, rule: Rule, batch: int) -> Passes:
     """The call's passes, worked out once for all layers that have the same keys."""
-    name = ("flash", keys.position.shape[1], rule, keys.position.device)
+    name = state.plan_name("flash", keys, rule)
     if name not in state.plans:
         state.plans[name] = _passes(keys, state, rule, batch)
     passes: Passes = state.plans[name]

@@ -83,6 +83,7 @@ def flex_attention(
         try:
             return _run(replace(kind, flash=True), query, key, value, mask, scaling)
         except Exception as error:
+            _raise_if_memory(error)
             # The same mask in Triton; a real error of the caller's comes again there.
             _without_flash.add(kind)
             logger.warning(f"flash-attn-4 can't compute this attention ({_line(error)}): Triton does, more slowly")
@@ -95,12 +96,17 @@ def flex_or_blocks(
     """FlexAttention, or the same in plain PyTorch where it can't be compiled, as on a machine without a C compiler."""
     try:
         return flex_attention(query, key, value, keys, state, rule, scaling)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        _raise_if_memory(error)
         _without_flex.add(query.device)
         logger.warning(f"FlexAttention can't run here ({_line(error)}): plain PyTorch does the same, more slowly")
         return blocked_attention(query, key, value, keys, state, rule, scaling)
+
+
+def _raise_if_memory(error: Exception) -> None:
+    """Too little memory now says nothing about later calls. A kernel's launch reports it in words of its own."""
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
+        raise error
 
 
 def _run(kind: Kind, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float) -> Tensor:
@@ -134,7 +140,7 @@ def _has_flash() -> bool:
 
 def _shared_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, backward: bool) -> tuple[Form, Any]:
     """The call's form and BlockMask, made once for all layers that have the same keys."""
-    name = ("flex", keys.position.shape[1], rule, query.device, backward)
+    name = state.plan_name("flex", keys, rule, backward)
     if name not in state.plans:
         form = form_of(keys, state, rule)
         state.plans[name] = form, _cached_mask(query, keys, state, rule, form, backward)

@@ -41,6 +41,10 @@ class Tokens:
         """The tokens of a slice along the sequence."""
         return self._each(lambda field: field[:, part])
 
+    def narrow(self, start: int, length: int) -> "Tokens":
+        """`length` tokens from `start` on: as a slice, but for a compiler, which it doesn't tie to these numbers."""
+        return self._each(lambda field: field.narrow(1, start, length))
+
     def gather(self, index: Tensor) -> "Tokens":
         """The tokens at `index` (batch, n), row by row."""
         return self._each(lambda field: field.expand(index.shape[0], -1).gather(1, index))

@@ -272,6 +272,6 @@ def _positions(mask: Tensor | None, total: int, starts: Tensor | None, device: t
 def _last(keys: Tokens, past: int | Tensor, new: int) -> Tokens:
     """The tokens of this call."""
     if isinstance(past, int):
-        return keys[past : past + new]
+        return keys.narrow(past, new)
     index = (torch.arange(new, device=keys.position.device) + past)[None]
     return keys.gather(index.expand(keys.position.shape[0], -1))

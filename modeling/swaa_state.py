@@ -58,6 +58,12 @@ class SwaaState:
         found = layers[layer] if layer < len(layers) else None
         return found if isinstance(found, SinkWindowLayer) else None
 
+    def plan_name(self, kind: str, keys: Tokens, rule: Rule, *more: Any) -> Any:
+        """Under which name layers with the same rule and the same keys share what they work out."""
+        # A compiled graph would be tied to the length, and has no two layers of one rule with different keys.
+        count = None if torch.compiler.is_compiling() else keys.position.shape[1]
+        return (kind, count, rule, keys.position.device, *more)
+
     def keys_of(self, layer: int, count: int) -> Tokens:
         """The tokens of the `count` keys that the layer's cache returned."""
         window_layer = self.window_layer(layer)

@@ -28,6 +28,8 @@ _where = options_of("Machine")
 _output = options_of("Output")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _COUNT = click.IntRange(1)
+# No model reads more, and the prompt alone would fill the memory.
+_LONGEST = 2**28
 _EPILOG = """\
 \b
 Examples:
@@ -54,6 +56,8 @@ def _lengths(text: str) -> tuple[int, ...]:
     lengths = sorted({parse_size(part) for part in text.split(",")})
     if lengths[0] < 1:
         raise ValueError("a length must be 1 token or more")
+    if lengths[-1] > _LONGEST:
+        raise ValueError(f"a length must be at most {_LONGEST:,} tokens")
     return tuple(lengths)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 LEGEND = """\
 first token: from the call to the first token, so reading the prompt. next token: the median of all later ones.
-±: half the range over the repeats. speed-up, of full: against full attention, in the same turns.
+±: half the range over the repeats. speed-up, of full: medians against full attention's, measured in turn with it.
 KV cache: the bytes that it holds at the end. peak: the most memory held in a run, weights aside.
 The first prompt of a new length may take longer than any of these: what is compiled for it was compiled before."""
 PROFILE_LEGEND = """\
@@ -114,7 +114,8 @@ def _time(spread: Spread | None) -> str:
     text = (
         f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.2f} s" if seconds >= 1 else f"{_three(1000 * seconds)} ms"
     )
-    return f"{text} ±{100 * spread.share:.0f}%"
+    # One run has no spread.
+    return f"{text} ±{100 * spread.share:.0f}%" if spread.high > spread.low else text
 
 
 def _three(value: float) -> str:

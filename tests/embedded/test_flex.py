@@ -54,3 +54,36 @@ def test_a_backward_pass_is_refused(zoo: Zoo) -> None:
     flex, _ = _pair(zoo, **WINDOWED)
     with pytest.raises(NotImplementedError, match="no backward pass on the CPU"):
         flex(one(prompt(200)))
+
+
+def test_a_prompt_of_many_blocks(zoo: Zoo) -> None:
+    flex, eager = _pair(zoo, **WINDOWED)
+    _assert_same(logits(flex, [prompt(900)]), logits(eager, [prompt(900)]))
+
+
+def test_a_padded_turn_in_one_row(zoo: Zoo) -> None:
+    """Padding may lie between the sinks of a row."""
+    flex, eager = _pair(zoo, **{**WINDOWED, "keep_first": 100})
+    mask = torch.ones(2, 700, dtype=torch.long)
+    mask[1, 20:420] = 0
+    options = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    ids = [prompt(700, 1), prompt(700, 2)]
+    _assert_same(logits(flex, ids, **options)[mask.bool()], logits(eager, ids, **options)[mask.bool()])
+
+
+@pytest.mark.parametrize("kind", ["plain", "dense tail", "padded"])
+def test_a_compiled_model_compiles_twice_for_many_lengths(zoo: Zoo, kind: str) -> None:
+    model, graphs = zoo.model(backend="flex_attention", **WINDOWED), 0
+
+    def count(graph: Any, inputs: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    compiled = torch.compile(model, backend=count)
+    for length in range(200, 700, 60):
+        options: dict[str, Any] = {"dense tail": {"dense_from": length - 20}}.get(kind, {})
+        if kind == "padded":
+            options = {"attention_mask": (torch.arange(length) >= length // 3).long()[None]}
+        logits(compiled, one(prompt(length)), use_cache=False, **options)
+    assert graphs <= 2

@@ -14,7 +14,8 @@ from modeling.swaa_state import SwaaState, dense_from_index, number_tokens, sequ
 @dataclass
 class Case:
     """One call: `new` queries after `past` tokens. padding: padding tokens left of each row; packed: lengths of the
-    sequences of a row; holes: indices that are padding; dense_from: index from which on queries are dense.
+    sequences of a row; holes: indices that are padding; gap: the first and the last but one of a run of them in the
+    last row; dense_from: index from which on queries are dense.
     """
 
     window: int = 70
@@ -28,6 +29,7 @@ class Case:
     padding: Sequence[int] = ()
     packed: Sequence[int] = ()
     holes: Sequence[int] = ()
+    gap: tuple[int, int] | None = None
     dense_from: int | None = None
     free_slots: int = 0
     backend: str = "sdpa"
@@ -59,16 +61,20 @@ class Call:
     def _tokens(self, total: int) -> tuple[Tokens, bool]:
         case = self.case
         if case.packed:
-            places = torch.cat([torch.arange(length) for length in case.packed])[None].to(self.device)
+            # Rows are cut up differently.
+            cuts = [case.packed, case.packed[::-1]][: case.batch]
+            places = torch.stack([torch.cat([torch.arange(length) for length in cut]) for cut in cuts]).to(self.device)
             starts = sequence_starts(places)
             return Tokens(number_tokens(None, total, self.device) - starts, starts), True
-        if not case.padding and not case.holes:
+        if not case.padding and not case.holes and case.gap is None:
             return Tokens(number_tokens(None, total, self.device)), True
         mask = torch.ones(case.batch, total, dtype=torch.long)
         for row, count in enumerate(case.padding):
             mask[row, :count] = 0
         for index in case.holes:
             mask[:, index] = 0
+        if case.gap is not None:
+            mask[-1, slice(*case.gap)] = 0
         return Tokens(number_tokens(mask, total, self.device)), False
 
     @property
@@ -131,6 +137,9 @@ CASES: dict[str, Case] = {
     "padded by whole blocks": Case(batch=2, new=640, padding=(256, 128), window=128, keep_first=128),
     "holes": Case(holes=(3, 40, 41, 200), new=411),
     "packed": Case(packed=(130, 1, 200, 69), new=400),
+    "packed rows": Case(packed=(130, 1, 200, 69), new=400, batch=2),
+    "padding between the sinks": Case(gap=(3, 330), new=411, batch=2),
+    "a padded turn": Case(gap=(20, 620), keep_first=100, past=620, new=300, batch=2),
     "chunk": Case(past=411, new=200),
     "padded chunk": Case(past=400, new=200, batch=2, padding=(0, 350)),
     "chunk of padding": Case(past=100, new=300, batch=2, padding=(0, 250)),
