@@ -12,6 +12,7 @@ import click
 
 from swaa_convert import __version__
 from swaa_convert.errors import SwaaUsageError
+from swaa_convert.guard import guarded, outlive_readers
 
 # Command: (where it is, its line in --help). Nothing of it is imported for --help.
 _COMMANDS = {
@@ -57,7 +58,8 @@ class BareGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with guarded():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
@@ -104,6 +106,7 @@ def cli() -> None:
 def main() -> None:
     """The entry point; being terminated cleans up as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _terminated)
+    outlive_readers()
     cli()
 
 

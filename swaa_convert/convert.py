@@ -1,13 +1,11 @@
 """One conversion from beginning to end: source, plan, weights, config, card, check, publish."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from swaa_convert.card import render_card
 from swaa_convert.config_json import dump_json
 from swaa_convert.copying import Advance, copy_file, link_file, write_file
-from swaa_convert.errors import SwaaError
 from swaa_convert.plan import CARD, SOURCE_CARD, Plan, make_plan
 from swaa_convert.recipe import Recipe
 from swaa_convert.recipe_file import RECIPE_FILE, dump_recipe
@@ -15,6 +13,7 @@ from swaa_convert.report import Reporter
 from swaa_convert.resources import MODELING_DIR
 from swaa_convert.source import LocalSource, open_source
 from swaa_convert.staging import check_target, refuse_overlap, staged
+from swaa_convert.system_errors import one_line_errors
 from swaa_convert.weights import check_weights
 
 
@@ -52,7 +51,7 @@ def convert_checkpoint(
     """
     reporter = Reporter(quiet=quiet and not dry_run)
     out = Path(out)
-    with _one_line_errors():
+    with one_line_errors("nothing was written"):
         target = check_target(out, force=force)
         opened = open_source(source, revision, quiet=quiet)
         if isinstance(opened, LocalSource):
@@ -120,13 +119,3 @@ def _check(stage: Path) -> str:
     from swaa_convert.check import check_repo
 
     return check_repo(stage)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """A full disk or a folder without permission is said in one line too."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise SwaaError(f"{where}{error.strerror or error}: nothing was written") from error

@@ -115,7 +115,8 @@ def test_the_systems_errors_are_one_line(
 ) -> None:
     error = OSError(number, os.strerror(number), "shard")
     monkeypatch.setattr(swaa_convert.convert, "copy_file", failing(error))
-    assert refused(source, "--out", tmp_path / "out", "-q") == f"shard: {os.strerror(number)}: nothing was written"
+    said = refused(source, "--out", tmp_path / "out", "-q")
+    assert said.startswith(f"shard: {os.strerror(number)}: nothing was written: ")
 
 
 def test_linking_across_file_systems(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
