@@ -65,7 +65,8 @@ def _outliving(stream: TextIO) -> TextIO:
         return stream
     stream.flush()
     pipe = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
-    return io.TextIOWrapper(pipe, encoding=stream.encoding, errors=stream.errors, line_buffering=bool(stream.line_buffering))
+    lines = bool(stream.line_buffering)
+    return io.TextIOWrapper(pipe, encoding=stream.encoding, errors=stream.errors, line_buffering=lines)
 
 
 def _first_line(error: Exception) -> str:
