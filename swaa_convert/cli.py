@@ -18,6 +18,11 @@ from swaa_convert.guard import guarded, outlive_readers
 _COMMANDS = {
     "convert": ("swaa_convert.convert_command:convert", "Convert a checkpoint (what the bare form does)."),
     "inspect": ("swaa_convert.inspect.command:inspect", "Say what a converted repo does, layer by layer."),
+    "verify": ("swaa_convert.verify.command:verify", "Say whether a converted repo is what was converted."),
+    "refresh-code": (
+        "swaa_convert.refresh_command:refresh",
+        "Give a converted repo the code that this version ships.",
+    ),
     "recipes": ("swaa_convert.recipes_command:recipes", "List the presets, or print one."),
     "bench": ("swaa_convert.bench.command:bench", "Time a converted model beside full attention, on this machine."),
     "demo": ("swaa_convert.demo.command:demo", "Measure recipes on a small trained model."),

@@ -16,6 +16,9 @@ _BITS = {
     "F4": 4,
 }
 
+# torch has no more.
+_MAX_DIMENSIONS = 64
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -56,7 +59,7 @@ def _info(name: str, entry: Any, data: int) -> TensorInfo:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise ValueError(f"{name} has the unknown dtype {dtype!r}")
-    if not _are_counts(shape):
+    if not _are_counts(shape) or len(shape) > _MAX_DIMENSIONS:
         raise ValueError(f"{name} has the shape {shape!r}")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[1] < offsets[0]:
         raise ValueError(f"{name} has the data_offsets {offsets!r}")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,8 +73,8 @@ def staged(target: Path) -> Iterator[Path]:
 
 def _publish(stage: Path, target: Path) -> None:
     """Rename into place; what stood there goes only after the new one stands."""
-    # Others were kept out; the repo gets the permissions that mkdir would have given it.
-    stage.chmod(0o777 & ~_umask())
+    # Others were kept out; the repo gets the permissions of what it replaces, or those that mkdir would have given it.
+    stage.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o777 & ~_umask())
     _sync(stage)
     if not target.exists():
         stage.rename(target)
