@@ -36,11 +36,14 @@ _DTYPES = {
 }
 
 
-def check_repo(folder: Path) -> str:
-    """Check a converted repo and say what was checked; SwaaError names what is wrong."""
+def check_repo(folder: Path, code: Path | None = None) -> str:
+    """Check a converted repo and say what was checked; SwaaError names what is wrong.
+
+    `code` is the folder whose code is run: the repo itself, or one with the same files.
+    """
     config_json = json.loads((folder / "config.json").read_bytes())
     headers = read_headers({path.name: path for path in sorted(folder.glob("*.safetensors"))})
-    with _repo_code(folder, config_json["auto_map"]) as (config_class, model_class), _silence():
+    with repo_code(code or folder, config_json["auto_map"]) as (config_class, model_class), silence():
         config = config_class.from_pretrained(folder)
         if getattr(config, "quantization_config", None) is not None:
             return _check_quantized(model_class, config, headers)
@@ -99,7 +102,7 @@ def _empty(info: TensorInfo) -> torch.Tensor:
 
 
 @contextmanager
-def _repo_code(folder: Path, auto_map: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
+def repo_code(folder: Path, auto_map: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
     """(config class, model class) from the repo's own files, imported under a passing name.
 
     transformers' Auto classes would leave a copy of the code in the user's module cache.
@@ -125,7 +128,7 @@ def _load(package: str, reference: str) -> Any:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep transformers' bars and notes out of the terminal: what matters is raised."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
