@@ -20,9 +20,10 @@ def check_space(target: Path, plan: Plan, *, link: bool) -> None:
 def require_space(target: Path, needed: int, other_way: str = "") -> None:
     """Refuse to write `needed` bytes to the folder `target`, which need not exist yet, where they don't fit."""
     place = next(folder for folder in target.parents if folder.exists())
-    free = shutil.disk_usage(place).free
-    if needed + _MARGIN > free:
+    disk = shutil.disk_usage(place)
+    # Some file systems don't tell their size.
+    if disk.total and needed + _MARGIN > disk.free:
         raise SwaaError(
-            f"{place}: {show_bytes(needed + _MARGIN)} are needed and {show_bytes(free)} are free: "
+            f"{place}: {show_bytes(needed + _MARGIN)} are needed and {show_bytes(disk.free)} are free: "
             f"free some space, choose another --out{other_way}"
         )
