@@ -34,6 +34,8 @@ _DTYPES = {
     "I8": torch.int8,
     "BOOL": torch.bool,
 }
+# Characters of what transformers says.
+_LONGEST = 300
 
 
 def check_repo(folder: Path, code: Path | None = None) -> str:
@@ -43,12 +45,28 @@ def check_repo(folder: Path, code: Path | None = None) -> str:
     """
     config_json = json.loads((folder / "config.json").read_bytes())
     headers = read_headers({path.name: path for path in sorted(folder.glob("*.safetensors"))})
-    with repo_code(code or folder, config_json["auto_map"]) as (config_class, model_class), silence():
+    loaded = repo_code(code or folder, config_json["auto_map"])
+    with loaded as (config_class, model_class), silence(), _one_line_errors():
         config = config_class.from_pretrained(folder)
         if getattr(config, "quantization_config", None) is not None:
             return _check_quantized(model_class, config, headers)
         _check_structure(model_class, config, headers)
     return f"{len(headers)} weights fit the model's structure: none missing, none unexpected"
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What transformers raises for a config.json that it cannot use has no common class."""
+    try:
+        yield
+    except SwaaError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
+        raise SwaaError(
+            f"transformers {transformers.__version__} makes no model of config.json ({what}): "
+            "mend config.json, or fetch the source again"
+        ) from error
 
 
 def _check_structure(model_class: Any, config: Any, headers: Mapping[str, TensorInfo]) -> None:
@@ -67,6 +85,8 @@ def _check_structure(model_class: Any, config: Any, headers: Mapping[str, Tensor
             device_map="meta",
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            # Not what config.json says: it may be one that is not installed.
+            attn_implementation="eager",
         )
     except RuntimeError as error:
         raise SwaaError(f"the weights do not fit the model: {str(error).splitlines()[0]}") from error

@@ -16,6 +16,7 @@ from swaa_convert.recipe_file import RECIPE_FILE, dump_recipe
 from swaa_convert.report import Reporter
 from swaa_convert.resources import MODELING_DIR
 from swaa_convert.source import LocalSource, open_source
+from swaa_convert.source_files import check_small_files
 from swaa_convert.space import check_space
 from swaa_convert.staging import absolute, check_target, refuse_overlap, staged
 from swaa_convert.system_errors import one_line_errors
@@ -71,6 +72,7 @@ def convert_checkpoint(
         check_space(target, plan, link=link)
         opened.fetch((*plan.weights, *plan.small), quiet=quiet)
         check_weights(opened, plan.weights)
+        check_small_files(opened, plan.small)
         with staged(target) as stage:
             build(plan, stage, reporter, link=link)
             if check:

@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -23,7 +24,11 @@ def guarded() -> Iterator[None]:
     try:
         with one_line_errors():
             yield
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
+    except (click.exceptions.Exit, click.Abort):
+        raise
+    except click.ClickException:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
         raise
     except MemoryError as error:
         raise SwaaError("out of memory: close other programs, or use a machine with more") from error

@@ -1,6 +1,8 @@
 """Where a checkpoint comes from: a local folder or a model on the Hub, behind one face."""
 
+import errno
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,6 +47,10 @@ class Source(ABC):
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
         """Bring all of these files here, so that `path_of` finds them."""
 
+    def strange(self) -> dict[str, str]:
+        """What stands where files stand but is none, and what it is."""
+        return {}
+
     def read(self, name: str) -> bytes:
         """The bytes of a small file."""
         if self.files[name] > MAX_SMALL_FILE:
@@ -81,6 +87,11 @@ class LocalSource(Source):
         for name in names:
             self.path_of(name)
 
+    def strange(self) -> dict[str, str]:
+        return {
+            path.relative_to(self.root).as_posix(): _kind(path) for path in _entries(self.root) if not path.is_file()
+        }
+
 
 def open_source(source: str | Path, revision: str | None, *, quiet: bool) -> Source:
     """The local folder or the Hub model that SOURCE names."""
@@ -112,8 +123,22 @@ def local_source(path: Path, repo_id: str | None = None) -> LocalSource:
 
 def _list(root: Path) -> dict[str, int]:
     """Files at the top and one folder down; deeper ones never belong to a checkpoint."""
-    found = [*root.glob("*"), *root.glob("additional_chat_templates/*")]
-    return {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(found) if path.is_file()}
+    return {path.relative_to(root).as_posix(): path.stat().st_size for path in _entries(root) if path.is_file()}
+
+
+def _entries(root: Path) -> list[Path]:
+    return sorted([*root.glob("*"), *root.glob("additional_chat_templates/*")])
+
+
+def _kind(path: Path) -> str:
+    """What a path is that is no file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "a link to itself" if error.errno == errno.ELOOP else "a link to nothing"
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def _inside(root: Path, name: str) -> Path:
