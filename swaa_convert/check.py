@@ -74,6 +74,9 @@ def _check_structure(model_class: Any, config: Any, headers: Mapping[str, Tensor
 
     That way its own renaming, tying and fusing of experts is what is checked.
     """
+    for name, info in headers.items():
+        if not info.dtype.startswith(("F", "BF")):
+            _refuse(f"{info.dtype}, which no weight is that is not packed", [name])
     # A tied weight that is stored all the same would be compared by value, which empty tensors have none of.
     copies = tied_names(model_class, config) if any(name.endswith("embed_tokens.weight") for name in headers) else ()
     tensors = {name: _empty(info) for name, info in headers.items() if name not in copies}

@@ -64,7 +64,9 @@ class Source(ABC):
         except ValueError as error:
             raise SwaaError(f"{self.name}: {name} is not valid JSON ({error}): mend it, or fetch it again") from error
         if not isinstance(value, dict):
-            raise SwaaError(f"{self.name}: {name} must hold a JSON object, not a {type(value).__name__}")
+            raise SwaaError(
+                f"{self.name}: {name} must hold a JSON object, not a {type(value).__name__}: fetch it again"
+            )
         return value
 
     @property
