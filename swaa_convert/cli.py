@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ _COMMANDS = {
     "bench": ("swaa_convert.bench.command:bench", "Time a converted model beside full attention, on this machine."),
     "demo": ("swaa_convert.demo.command:demo", "Measure recipes on a small trained model."),
 }
+# Exit statuses of Ctrl-C and of being terminated.
+_STOPPED = (130, 128 + signal.SIGTERM)
 _EPILOG = """\
 \b
 Examples:
@@ -112,7 +115,15 @@ def main() -> None:
     """The entry point; being terminated cleans up as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _terminated)
     outlive_readers()
-    cli()
+    try:
+        cli()
+    except SystemExit as error:
+        if error.code in _STOPPED:
+            # All is cleaned up; downloads that other threads are in would be waited for.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(error.code))
+        raise
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

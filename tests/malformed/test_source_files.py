@@ -111,9 +111,7 @@ def test_tokenizer_and_templates(case: str, source: Path) -> None:
 
 def test_a_folder_with_a_line_break(tmp_path: Path) -> None:
     source = make_source(tmp_path / "a\nb")
-    assert "'a\\nb' holds a line break or the like" in refused(
-        source, "--out", tmp_path / "out", "-q"
-    )
+    assert "'a\\nb' holds a line break or the like" in refused(source, "--out", tmp_path / "out", "-q")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.gguf", "config.json"])
