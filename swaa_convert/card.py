@@ -1,7 +1,6 @@
 """README.md of a converted repo: what it is, how to load it, what it costs, how to make it again."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 from swaa_convert import __version__
 from swaa_convert.chat_template import long_prompt
+from swaa_convert.front_matter import read_front_matter
 from swaa_convert.inspect.costs import Cost, cost_at
 from swaa_convert.inspect.figures import Rule, kv_dtype
 from swaa_convert.inspect.words import rule_in_words, show_memory, show_share
@@ -24,7 +24,6 @@ _TAGS = ("swaa", "sliding-window-attention", "long-context")
 _CARRIED = ("license", "license_name", "license_link", "language")
 # Tags that promise a server or a format that this repo does not have.
 _DROPPED_TAGS = {"text-generation-inference", "endpoints_compatible", "vllm", "gguf", "mlx", "onnx"}
-_FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
 def render_card(
@@ -83,7 +82,7 @@ def _given(recipe: Recipe) -> dict[str, Any]:
 
 def _front_matter(source: str, revision: str | None, source_card: str | None) -> dict[str, Any]:
     """Metadata that the Hub understands; `base_model` must be a Hub id, so a local source has none."""
-    theirs = _read_front_matter(source_card or "")
+    theirs = read_front_matter((source_card or "").encode("utf-8", errors="replace"))
     carried = {key: theirs[key] for key in _CARRIED if _is_plain(theirs.get(key))}
     base = {"base_model": source, "base_model_relation": "finetune"} if revision else {}
     tags = theirs.get("tags") if _is_plain(theirs.get("tags")) else []
@@ -95,15 +94,6 @@ def _front_matter(source: str, revision: str | None, source_card: str | None) ->
         "pipeline_tag": "text-generation",
         "tags": [*dict.fromkeys([*_TAGS, *kept])],
     }
-
-
-def _read_front_matter(card: str) -> dict[str, Any]:
-    match = _FRONT_MATTER.match(card)
-    try:
-        values = yaml.safe_load(match[1]) if match else None
-    except yaml.YAMLError:
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _is_plain(value: object) -> bool:

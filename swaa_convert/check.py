@@ -18,7 +18,8 @@ import transformers
 
 from swaa_convert.check_names import fits_by_name, tied_names
 from swaa_convert.errors import SwaaError
-from swaa_convert.weights import TensorInfo, read_headers
+from swaa_convert.safetensors_header import TensorInfo
+from swaa_convert.weights import read_headers
 
 _DTYPES = {
     "F64": torch.float64,
@@ -33,13 +34,19 @@ _DTYPES = {
     "I8": torch.int8,
     "BOOL": torch.bool,
 }
+# Characters of what transformers says.
+_LONGEST = 300
 
 
-def check_repo(folder: Path) -> str:
-    """Check a converted repo and say what was checked; SwaaError names what is wrong."""
+def check_repo(folder: Path, code: Path | None = None) -> str:
+    """Check a converted repo and say what was checked; SwaaError names what is wrong.
+
+    `code` is the folder whose code is run: the repo itself, or one with the same files.
+    """
     config_json = json.loads((folder / "config.json").read_bytes())
     headers = read_headers({path.name: path for path in sorted(folder.glob("*.safetensors"))})
-    with _repo_code(folder, config_json["auto_map"]) as (config_class, model_class), _silence():
+    loaded = repo_code(code or folder, config_json["auto_map"])
+    with loaded as (config_class, model_class), silence(), _one_line_errors():
         config = config_class.from_pretrained(folder)
         if getattr(config, "quantization_config", None) is not None:
             return _check_quantized(model_class, config, headers)
@@ -47,11 +54,29 @@ def check_repo(folder: Path) -> str:
     return f"{len(headers)} weights fit the model's structure: none missing, none unexpected"
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What transformers raises for a config.json that it cannot use has no common class."""
+    try:
+        yield
+    except SwaaError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
+        raise SwaaError(
+            f"transformers {transformers.__version__} makes no model of config.json ({what}): "
+            "mend config.json, or fetch the source again"
+        ) from error
+
+
 def _check_structure(model_class: Any, config: Any, headers: Mapping[str, TensorInfo]) -> None:
     """Load tensors without data under the names on disk: transformers itself says what does not fit.
 
     That way its own renaming, tying and fusing of experts is what is checked.
     """
+    for name, info in headers.items():
+        if not info.dtype.startswith(("F", "BF")):
+            _refuse(f"{info.dtype}, which no weight is that is not packed", [name])
     # A tied weight that is stored all the same would be compared by value, which empty tensors have none of.
     copies = tied_names(model_class, config) if any(name.endswith("embed_tokens.weight") for name in headers) else ()
     tensors = {name: _empty(info) for name, info in headers.items() if name not in copies}
@@ -63,6 +88,8 @@ def _check_structure(model_class: Any, config: Any, headers: Mapping[str, Tensor
             device_map="meta",
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            # Not what config.json says: it may be one that is not installed.
+            attn_implementation="eager",
         )
     except RuntimeError as error:
         raise SwaaError(f"the weights do not fit the model: {str(error).splitlines()[0]}") from error
@@ -98,7 +125,7 @@ def _empty(info: TensorInfo) -> torch.Tensor:
 
 
 @contextmanager
-def _repo_code(folder: Path, auto_map: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
+def repo_code(folder: Path, auto_map: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
     """(config class, model class) from the repo's own files, imported under a passing name.
 
     transformers' Auto classes would leave a copy of the code in the user's module cache.
@@ -124,7 +151,7 @@ def _load(package: str, reference: str) -> Any:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep transformers' bars and notes out of the terminal: what matters is raised."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,15 +13,23 @@ import click
 
 from swaa_convert import __version__
 from swaa_convert.errors import SwaaUsageError
+from swaa_convert.guard import guarded, outlive_readers
 
 # Command: (where it is, its line in --help). Nothing of it is imported for --help.
 _COMMANDS = {
     "convert": ("swaa_convert.convert_command:convert", "Convert a checkpoint (what the bare form does)."),
     "inspect": ("swaa_convert.inspect.command:inspect", "Say what a converted repo does, layer by layer."),
+    "verify": ("swaa_convert.verify.command:verify", "Say whether a converted repo is what was converted."),
+    "refresh-code": (
+        "swaa_convert.refresh_command:refresh",
+        "Give a converted repo the code that this version ships.",
+    ),
     "recipes": ("swaa_convert.recipes_command:recipes", "List the presets, or print one."),
     "bench": ("swaa_convert.bench.command:bench", "Time a converted model beside full attention, on this machine."),
     "demo": ("swaa_convert.demo.command:demo", "Measure recipes on a small trained model."),
 }
+# Exit statuses of Ctrl-C and of being terminated.
+_STOPPED = (130, 128 + signal.SIGTERM)
 _EPILOG = """\
 \b
 Examples:
@@ -57,7 +66,8 @@ class BareGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with guarded():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
@@ -104,7 +114,16 @@ def cli() -> None:
 def main() -> None:
     """The entry point; being terminated cleans up as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _terminated)
-    cli()
+    outlive_readers()
+    try:
+        cli()
+    except SystemExit as error:
+        if error.code in _STOPPED:
+            # All is cleaned up; downloads that other threads are in would be waited for.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(error.code))
+        raise
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

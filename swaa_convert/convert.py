@@ -1,20 +1,25 @@
 """One conversion from beginning to end: source, plan, weights, config, card, check, publish."""
 
+import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from swaa_convert.card import render_card
 from swaa_convert.config_json import dump_json
 from swaa_convert.copying import Advance, copy_file, link_file, write_file
-from swaa_convert.errors import SwaaError
+from swaa_convert.hashing import Hasher, known_sha256
+from swaa_convert.leftovers import sweep
+from swaa_convert.manifest import MANIFEST, Merged, dump_manifest, make_manifest
 from swaa_convert.plan import CARD, SOURCE_CARD, Plan, make_plan
 from swaa_convert.recipe import Recipe
 from swaa_convert.recipe_file import RECIPE_FILE, dump_recipe
 from swaa_convert.report import Reporter
 from swaa_convert.resources import MODELING_DIR
 from swaa_convert.source import LocalSource, open_source
-from swaa_convert.staging import check_target, refuse_overlap, staged
+from swaa_convert.source_files import check_small_files
+from swaa_convert.space import check_space
+from swaa_convert.staging import absolute, check_target, refuse_overlap, staged
+from swaa_convert.system_errors import one_line_errors
 from swaa_convert.weights import check_weights
 
 
@@ -52,7 +57,9 @@ def convert_checkpoint(
     """
     reporter = Reporter(quiet=quiet and not dry_run)
     out = Path(out)
-    with _one_line_errors():
+    with one_line_errors("nothing was written"):
+        if not dry_run:
+            sweep(absolute(out))
         target = check_target(out, force=force)
         opened = open_source(source, revision, quiet=quiet)
         if isinstance(opened, LocalSource):
@@ -60,10 +67,12 @@ def convert_checkpoint(
         plan = make_plan(opened, recipe, clip_layers=clip_layers)
         reporter.plan(plan, out)
         if dry_run:
-            reporter.dry_run(plan, (name for name, _ in _written(plan)))
+            reporter.dry_run(plan, [*(name for name, _ in _written(plan)), MANIFEST])
             return target
+        check_space(target, plan, link=link)
         opened.fetch((*plan.weights, *plan.small), quiet=quiet)
         check_weights(opened, plan.weights)
+        check_small_files(opened, plan.small)
         with staged(target) as stage:
             build(plan, stage, reporter, link=link)
             if check:
@@ -72,23 +81,29 @@ def convert_checkpoint(
     return target
 
 
-def build(plan: Plan, stage: Path, reporter: Reporter, *, link: bool) -> None:
+def build(plan: Plan, stage: Path, reporter: Reporter, *, link: bool, merged: Merged | None = None) -> None:
     """Fill the folder `stage` with the converted repo."""
-    with reporter.copying(plan.size) as advance:
+    with Hasher() as hasher, reporter.copying(plan.size) as advance:
         for name in plan.weights:
-            _place(plan, name, stage, advance, link=link and name.endswith(".safetensors"))
+            _place(plan, name, stage, hasher, advance, link=link and name.endswith(".safetensors"))
         for name in plan.small:
             if name not in plan.templates:
-                _place(plan, name, stage, advance, link=False)
+                _place(plan, name, stage, hasher, advance, link=False)
+        hashes = hasher.finish()
     for name, data in _written(plan):
         (stage / name).parent.mkdir(exist_ok=True)
         write_file(stage / name, data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    manifest = make_manifest(stage, hashes, plan.source.provenance, merged)
+    write_file(stage / MANIFEST, dump_manifest(manifest))
 
 
-def _place(plan: Plan, name: str, stage: Path, advance: Advance, *, link: bool) -> None:
+def _place(plan: Plan, name: str, stage: Path, hasher: Hasher, advance: Advance, *, link: bool) -> None:
     (stage / name).parent.mkdir(exist_ok=True)
     put = link_file if link else copy_file
-    put(plan.source.path_of(name), stage / name, advance)
+    origin, target = plan.source.path_of(name), stage / name
+    with hasher.following(name, target, advance, known_sha256(origin)) as told:
+        put(origin, target, told)
 
 
 def _written(plan: Plan) -> Iterator[tuple[str, bytes]]:
@@ -120,13 +135,3 @@ def _check(stage: Path) -> str:
     from swaa_convert.check import check_repo
 
     return check_repo(stage)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """A full disk or a folder without permission is said in one line too."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise SwaaError(f"{where}{error.strerror or error}: nothing was written") from error

@@ -1,6 +1,7 @@
 """A model on the Hub as a source: pinned to a commit, and only the files that are needed are fetched."""
 
 import glob
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from swaa_convert.errors import SwaaError
+from swaa_convert.interruptible import interruptible
 from swaa_convert.source import LocalSource, Source, local_source
 
 _CLIENTS = ("requests", "httpx", "httpx2")
@@ -33,7 +35,8 @@ class HubSource(Source):
             # Only when asked by branch does the client's cache learn its commit, which offline runs look up.
             hf_hub_download(self.name, "config.json", revision=self.asked)
         with hub_errors(self.name, self.revision), _progress_bars(shown=not quiet):
-            snapshot_download(self.name, revision=self.revision, allow_patterns=[glob.escape(name) for name in names])
+            wanted = [glob.escape(name) for name in names]
+            interruptible(lambda: snapshot_download(self.name, revision=self.revision, allow_patterns=wanted))
 
 
 def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Source:
@@ -85,7 +88,8 @@ def hub_errors(repo_id: str, revision: str | None, *, reachable: bool = True) ->
     from huggingface_hub import errors
 
     try:
-        yield
+        with _unlogged():
+            yield
     except errors.GatedRepoError as error:
         raise SwaaError(f"{repo_id} is gated: accept its terms on its page, then run `hf auth login`") from error
     except errors.RevisionNotFoundError as error:
@@ -100,6 +104,23 @@ def hub_errors(repo_id: str, revision: str | None, *, reachable: bool = True) ->
         raise SwaaError(
             f"{repo_id}: the download broke off ({_first_line(error)}): run the command again, it resumes"
         ) from error
+    except OSError as error:
+        # Not the system's: the client found fewer bytes than the Hub had announced.
+        if error.errno is not None:
+            raise
+        raise SwaaError(f"{repo_id}: {_first_line(error)}: run the command again") from error
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """The client logs each attempt to go on; what comes of it is said in one line."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _status(error: Exception) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from swaa_convert.front_matter import read_front_matter
 from swaa_convert.source import Source
 
 _BEST = (
@@ -18,8 +17,6 @@ _BEST = (
     (re.compile(r"qwen3-30b-a3b(?![0-9a-z])"), "Qwen3-30B-A3B", "even"),
     (re.compile(r"llama-3\.1-8b(?![0-9a-z])"), "Llama-3.1-8B", "even"),
 )
-_FRONT_MATTER = re.compile(rb"\A---\r?\n(.*?)\r?\n---\s", re.DOTALL)
-_MAX_FRONT_MATTER = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,7 @@ def _names(source: Source, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _base_models(source: Source) -> list[str]:
     """What the source's card says it was made from; a card that cannot be read says nothing."""
-    match = _FRONT_MATTER.match(source.read("README.md")) if "README.md" in source.files else None
-    if match is None or len(match[1]) > _MAX_FRONT_MATTER:
-        return []
-    try:
-        front = yaml.load(match[1], Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return []
-    base = front.get("base_model") if isinstance(front, dict) else None
+    card = source.read("README.md") if "README.md" in source.files else b""
+    base = read_front_matter(card).get("base_model")
     listed = base if isinstance(base, list) else [base]
     return [name for name in listed if isinstance(name, str)]

@@ -8,14 +8,17 @@ from typing import Any
 
 from swaa_convert.chat_template import add_cot
 from swaa_convert.config_json import converted_config, swaa_config
+from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family, shipped_files
 from swaa_convert.layers import clipped, full_layers
+from swaa_convert.manifest import MANIFEST
 from swaa_convert.parity import Parity, best_parity
 from swaa_convert.recipe import Recipe
 from swaa_convert.recipe_file import RECIPE_FILE
 from swaa_convert.source import Source
 from swaa_convert.source_checks import check_source, depth_of
-from swaa_convert.weights import find_weights
+from swaa_convert.source_files import check_names
+from swaa_convert.weights import INDEX, SINGLE, find_weights
 
 CARD = "README.md"
 SOURCE_CARD = "README.source.md"
@@ -68,6 +71,7 @@ class Plan:
 
 def make_plan(source: Source, recipe: Recipe, *, clip_layers: bool = False) -> Plan:
     """Check the source and settle every choice; nothing large is fetched for it."""
+    _refuse_strange(source)
     config, family = check_source(source)
     weights = find_weights(source)
     parity = best_parity(source, config) if recipe.interleave == "auto" else None
@@ -77,6 +81,7 @@ def make_plan(source: Source, recipe: Recipe, *, clip_layers: bool = False) -> P
     recipe, dropped = clipped(recipe, depth) if clip_layers else (recipe, ())
     full = full_layers(recipe, depth)
     small = tuple(name for name in source.files if _is_copied(name))
+    check_names(source, (*weights, *small))
     swaa = swaa_config(recipe, full, depth)
     return Plan(
         source=source,
@@ -94,6 +99,14 @@ def make_plan(source: Source, recipe: Recipe, *, clip_layers: bool = False) -> P
     )
 
 
+def _refuse_strange(source: Source) -> None:
+    """A pipe or a broken link among the files that a conversion reads."""
+    for name, what in source.strange().items():
+        needed = name in ("config.json", SINGLE, INDEX) or name.endswith((".safetensors", ".json", ".jinja"))
+        if needed or (what != "a folder" and _is_copied(name)):
+            raise SwaaError(f"{source.name}: {name} is {what}: put the file itself there, or remove it")
+
+
 def _reasoning_templates(source: Source, small: tuple[str, ...], recipe: Recipe) -> dict[str, bytes]:
     """The files that change for `cot`: every form of chat template that the source has."""
     files = {name: source.read(name) for name in small if _may_hold_template(name)}
@@ -107,7 +120,7 @@ def _may_hold_template(name: str) -> bool:
 def _is_copied(name: str) -> bool:
     """Whether a file other than weights belongs into the repo as it is."""
     path = PurePosixPath(name)
-    written = {"config.json", CARD, SOURCE_CARD, RECIPE_FILE, "adapter_config.json"}
+    written = {"config.json", CARD, SOURCE_CARD, RECIPE_FILE, MANIFEST, "adapter_config.json"}
     if name in written or name.endswith((".index.json", ".index.fp32.json")) or path.name.startswith("."):
         return False
     in_place = len(path.parts) == 1 or (path.parts[0] == "additional_chat_templates" and len(path.parts) == 2)

@@ -1,5 +1,6 @@
 """Recipes as YAML: what `--recipe` reads and the swaa_recipe.yaml that a converted repo carries."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,19 @@ def read_recipe_file(path: Path) -> dict[str, Any]:
     """The recipe keys of a YAML file, or of a converted repo's folder, checked."""
     path = path / RECIPE_FILE if path.is_dir() else path
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = _read(path)
     except OSError as error:
-        raise SwaaError(f"{path}: {error.strerror}") from error
+        raise SwaaError(f"{path}: {error.strerror}: give a YAML file or a preset") from error
     return parse_recipe(data, str(path))[0]
+
+
+def _read(path: Path) -> bytes:
+    """Enough of the file to know whether it is too long; a pipe into which nobody writes is empty."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(handle, True)
+    with open(handle, "rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def parse_recipe(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Any]]:

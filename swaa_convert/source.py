@@ -1,7 +1,8 @@
 """Where a checkpoint comes from: a local folder or a model on the Hub, behind one face."""
 
-import json
+import errno
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swaa_convert.errors import SwaaError
+from swaa_convert.strict_json import parse_json
 
 # Small files are read whole; anything larger under these names is not what its name says.
 MAX_SMALL_FILE = 256 * 1024**2
@@ -45,6 +47,10 @@ class Source(ABC):
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
         """Bring all of these files here, so that `path_of` finds them."""
 
+    def strange(self) -> dict[str, str]:
+        """What stands where files stand but is none, and what it is."""
+        return {}
+
     def read(self, name: str) -> bytes:
         """The bytes of a small file."""
         if self.files[name] > MAX_SMALL_FILE:
@@ -54,11 +60,13 @@ class Source(ABC):
     def read_json(self, name: str) -> dict[str, Any]:
         """A small file that must hold one JSON object."""
         try:
-            value = json.loads(self.read(name).decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise SwaaError(f"{self.name}: {name} is not valid JSON ({error})") from error
+            value = parse_json(self.read(name))
+        except ValueError as error:
+            raise SwaaError(f"{self.name}: {name} is not valid JSON ({error}): mend it, or fetch it again") from error
         if not isinstance(value, dict):
-            raise SwaaError(f"{self.name}: {name} must hold a JSON object, not a {type(value).__name__}")
+            raise SwaaError(
+                f"{self.name}: {name} must hold a JSON object, not a {type(value).__name__}: fetch it again"
+            )
         return value
 
     @property
@@ -80,6 +88,11 @@ class LocalSource(Source):
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
         for name in names:
             self.path_of(name)
+
+    def strange(self) -> dict[str, str]:
+        return {
+            path.relative_to(self.root).as_posix(): _kind(path) for path in _entries(self.root) if not path.is_file()
+        }
 
 
 def open_source(source: str | Path, revision: str | None, *, quiet: bool) -> Source:
@@ -112,8 +125,22 @@ def local_source(path: Path, repo_id: str | None = None) -> LocalSource:
 
 def _list(root: Path) -> dict[str, int]:
     """Files at the top and one folder down; deeper ones never belong to a checkpoint."""
-    found = [*root.glob("*"), *root.glob("additional_chat_templates/*")]
-    return {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(found) if path.is_file()}
+    return {path.relative_to(root).as_posix(): path.stat().st_size for path in _entries(root) if path.is_file()}
+
+
+def _entries(root: Path) -> list[Path]:
+    return sorted([*root.glob("*"), *root.glob("additional_chat_templates/*")])
+
+
+def _kind(path: Path) -> str:
+    """What a path is that is no file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "a link to itself" if error.errno == errno.ELOOP else "a link to nothing"
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def _inside(root: Path, name: str) -> Path:

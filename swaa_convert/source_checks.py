@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from swaa_convert.config_checks import check_config
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family, families
 from swaa_convert.source import Source
@@ -24,7 +25,7 @@ def check_source(source: Source) -> tuple[dict[str, Any], Family]:
     if config.get("is_encoder_decoder"):
         raise SwaaError(f"{source.name} is an encoder-decoder: only decoder-only language models are supported")
     family = _family(source, config)
-    depth_of(source, config)
+    check_config(source.name, config, depth_of(source, config))
     _refuse_windowed(source, config)
     _refuse_remote_tokenizer(source)
     return config, family
@@ -109,7 +110,7 @@ def _family(source: Source, config: dict[str, Any]) -> Family:
 def _refuse_windowed(source: Source, config: dict[str, Any]) -> None:
     """Only FA-pretrained models can be adapted; fields that are present but switched off do no harm."""
     kinds = config.get("layer_types")
-    if isinstance(kinds, list):
+    if kinds is not None:
         other = [kind for kind in kinds if kind != "full_attention"]
         if other:
             raise SwaaError(_not_full(source, f"layer_types has {other[0]}"))
@@ -125,7 +126,7 @@ def _slides(config: dict[str, Any]) -> bool:
         # Its stock code windows every layer, whatever max_window_layers says.
         return True
     first = config.get("max_window_layers", 28)
-    return not isinstance(first, int) or first < config["num_hidden_layers"]
+    return first is None or bool(first < config["num_hidden_layers"])
 
 
 def _not_full(source: Source, field: str) -> str:

@@ -19,11 +19,16 @@ COMMIT = "c0ffee" + "0" * 34
 
 @dataclass
 class FakeHub:
-    """Models by id, each a folder; `answers` overrules by the start of a path: (status, headers)."""
+    """Models by id, each a folder; `answers` overrules by the start of a path: (status, headers).
+
+    In the middle of every file whose name ends with one of `breaks` the connection breaks, as soon as `released`.
+    """
 
     models: dict[str, Path]
     answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    breaks: tuple[str, ...] = ()
+    released: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
     def downloaded(self) -> set[str]:
@@ -36,6 +41,12 @@ class FakeHub:
 
     def convert(self, home: Path, *args: str | Path, offline: bool = False) -> subprocess.CompletedProcess[str]:
         """Run `swaa-convert` in a process of its own against this Hub, with its cache in `home`."""
+        command = [sys.executable, "-m", "swaa_convert", *(str(arg) for arg in args)]
+        env = self.environment(home, offline=offline)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+    def environment(self, home: Path, *, offline: bool = False) -> dict[str, str]:
+        """What a process needs to take this for the Hub."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         env |= {
             "HF_HOME": str(home),
@@ -43,9 +54,7 @@ class FakeHub:
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
-        env |= {"HF_HUB_OFFLINE": "1"} if offline else {}
-        command = [sys.executable, "-m", "swaa_convert", *(str(arg) for arg in args)]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        return env | ({"HF_HUB_OFFLINE": "1"} if offline else {})
 
 
 @contextmanager
@@ -95,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         data = path.read_bytes()
+        if self.command == "GET" and name.endswith(self.hub.breaks):
+            return self._break_off(data)
         self._send(200, data, {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -105,6 +116,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _break_off(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
+        self.wfile.flush()
+        self.hub.released.wait(60)
+        self.close_connection = True
 
     def log_message(self, *args: Any) -> None:
         pass

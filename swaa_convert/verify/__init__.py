@@ -1,0 +1,1 @@
+"""`swaa-convert verify`: whether a converted repo is what was converted."""

@@ -1,0 +1,56 @@
+"""`swaa-convert verify`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from swaa_convert.copying import Advance
+from swaa_convert.errors import SwaaError
+from swaa_convert.verify.report import document, fine, table
+from swaa_convert.verify.verify import open_converted, verify_repo
+
+_EPILOG = """\
+\b
+Examples:
+  swaa-convert verify ./q3-swaa
+  swaa-convert verify ./q3-swaa --source Qwen/Qwen3-8B
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--source", metavar="ID|DIR", help="Compare the tensors with this source's, bit for bit.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+def verify(folder: Path, source: str | None, as_json: bool) -> None:
+    """Say whether the converted repo in DIR is what was converted.
+
+    Every file is compared with the manifest that the conversion wrote, the embedded code with what this version
+    ships, the tensors with the source's, and the model answers a few tokens if its weights fit in memory. No file of
+    the repo is run. Exit status 0: all is well, in one line; 1: with the list of every difference.
+    """
+    repo, manifest = open_converted(folder)
+    size = sum(entry.size for entry in manifest.files.values())
+    with _progress(size * (1 if source is None else 2)) as advance:
+        verdict = verify_repo(repo, manifest, source, advance=advance, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(document(verdict), indent=2))
+    else:
+        click.echo(table(verdict) if verdict.differences else fine(verdict))
+    if verdict.differences:
+        raise SwaaError(f"{folder} is not what was converted ({verdict.differences} differences)")
+
+
+@contextmanager
+def _progress(size: int) -> Iterator[Advance]:
+    """A bar of bytes on standard error, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = ("Reading", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=size)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,114 @@
+"""All checks of one converted repo."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from swaa_convert.copying import Advance
+from swaa_convert.errors import SwaaError
+from swaa_convert.families import Family
+from swaa_convert.manifest import MANIFEST, Manifest, read_manifest
+from swaa_convert.source import LocalSource, Source, local_source, open_source
+from swaa_convert.staging import is_converted
+from swaa_convert.verify.checks import Check, Difference
+from swaa_convert.verify.files import check_code, check_files
+from swaa_convert.verify.tensors import check_tensors
+
+# (repo, source, manifest) to what differs between the merged tensors and the same merge done again.
+Remerge = Callable[[LocalSource, Source, Manifest], Iterable[Difference]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was verified and what was found."""
+
+    repo: LocalSource
+    manifest: Manifest
+    checks: tuple[Check, ...]
+
+    @property
+    def differences(self) -> int:
+        """How many there are; 0: the repo is what was converted."""
+        return sum(len(check.differences) for check in self.checks)
+
+
+def open_converted(folder: Path) -> tuple[LocalSource, Manifest]:
+    """A folder with a manifest to verify it by; anything else is refused."""
+    if not folder.is_dir():
+        raise SwaaError(f"no folder {folder}: give a converted repo's (`hf download` fetches one from the Hub)")
+    repo = local_source(folder)
+    manifest = read_manifest(repo)
+    if manifest is None and not is_converted(folder):
+        raise SwaaError(f"{folder} is not a converted repo: it has no {MANIFEST}")
+    if manifest is None:
+        raise SwaaError(f"{folder} has no {MANIFEST}, so nothing says what it should hold: convert its source again")
+    return repo, manifest
+
+
+def verify_repo(
+    repo: LocalSource,
+    manifest: Manifest,
+    source: str | None = None,
+    *,
+    advance: Advance = lambda count: None,
+    quiet: bool = True,
+    remerge: Remerge | None = None,
+) -> Verdict:
+    """Check files, code, tensors and a forward pass.
+
+    Parameters
+    ----------
+    source:
+        The source to compare the tensors with: a folder or a Hub id, which is taken at the commit in the manifest.
+    advance:
+        Told how many bytes more were read.
+    remerge:
+        Compares merged tensors with the same merge done again.
+    """
+    # First, so that a source that is not there is said before gigabytes are read.
+    opened = None if source is None else _open(source, manifest, quiet=quiet)
+    files = check_files(repo, manifest, advance)
+    code, family = check_code(repo)
+    tensors = _tensor_checks(repo, manifest, opened, advance, remerge, quiet=quiet)
+    forward = _forward(repo, family, files)
+    return Verdict(repo, manifest, (files, code, *tensors, forward))
+
+
+def _tensor_checks(
+    repo: LocalSource,
+    manifest: Manifest,
+    source: Source | None,
+    advance: Advance,
+    remerge: Remerge | None,
+    *,
+    quiet: bool,
+) -> tuple[Check, ...]:
+    if source is None:
+        return (Check("tensors", "tensors not compared with a source's (--source)", skipped=True),)
+    merged = manifest.merged.tensors if manifest.merged is not None else ()
+    checks = (check_tensors(repo, source, merged, advance, quiet=quiet),)
+    return (*checks, _merged(repo, source, manifest, remerge)) if merged else checks
+
+
+def _open(source: str, manifest: Manifest, *, quiet: bool) -> Source:
+    pinned = manifest.source.get("revision") if source == manifest.source.get("id") else None
+    return open_source(source, None if Path(source).is_dir() else pinned, quiet=quiet)
+
+
+def _merged(repo: LocalSource, source: Source, manifest: Manifest, remerge: Remerge | None) -> Check:
+    count = 0 if manifest.merged is None else len(manifest.merged.tensors)
+    if remerge is None:
+        return Check("merge", f"{count} merged tensors not compared with a merge done again", skipped=True)
+    found = tuple(remerge(repo, source, manifest))
+    said = "are not what the merge gives" if found else f"{count} merged tensors equal to a merge done again"
+    return Check("merge", said, found)
+
+
+def _forward(repo: LocalSource, family: Family | None, files: Check) -> Check:
+    if family is None or files.differences:
+        why = "the files differ" if files.differences else "the code is not this version's"
+        return Check("forward pass", f"forward pass skipped: {why}", skipped=True)
+    # torch and transformers are imported here and not before.
+    from swaa_convert.verify.forward import check_forward
+
+    return check_forward(repo, family)

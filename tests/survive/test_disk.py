@@ -1,0 +1,109 @@
+"""Full disks, read-only targets and limits: one line, and nothing is left behind."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import refused, run, tree
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def with_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, free))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of half a megabyte, less than the source has."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_room_is_asked_for_first(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 10**6)
+    said = refused(source, "--out", tmp_path / "new/out", "-q")
+    assert said.startswith(f"{tmp_path}: 5.0 MB are needed and 1.0 MB are free: free some space")
+    assert said.endswith("or hard-link the weights with --link")
+    assert os.listdir(tmp_path) == ["source"]
+
+
+def test_links_need_no_room(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 4_300_000)
+    assert "are needed" in refused(source, "--out", tmp_path / "out", "-q")
+    assert run(source, "--out", tmp_path / "out", "-q", "--link").exit_code == 0
+
+
+def test_a_dry_run_needs_no_room(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 0)
+    assert run(source, "--out", tmp_path / "out", "--dry-run").exit_code == 0
+
+
+def test_a_small_disk(small_disk: Path, source: Path) -> None:
+    assert "are needed and 524.3 kB are free" in refused(source, "--out", small_disk / "deep/out", "-q")
+    assert os.listdir(small_disk) == []
+
+
+def test_a_disk_that_fills_meanwhile(small_disk: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 10**9)
+    said = refused(source, "--out", small_disk / "deep/out", "-q")
+    assert said.endswith("No space left on device: nothing was written: free some space or choose another --out")
+    assert os.listdir(small_disk) == []
+
+
+@pytest.mark.parametrize("place", ["/sys/swaa", "/proc/swaa", "{source}/config.json/out"])
+def test_where_nobody_can_write(place: str, source: Path, tmp_path: Path) -> None:
+    before = tree(tmp_path)
+    said = refused(source, "--out", place.format(source=source), "-q")
+    assert "nothing was written" in said or "inside the source" in said
+    assert tree(tmp_path) == before
+
+
+def test_a_read_only_disk(small_disk: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 10**9)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    said = refused(source, "--out", small_disk / "out", "-q")
+    assert said.endswith("Read-only file system: nothing was written: choose a folder that can be written")
+
+
+def test_a_limit_on_file_sizes(source: Path, tmp_path: Path) -> None:
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "import sys; from swaa_convert.cli import main; sys.argv = ['swaa-convert', *sys.argv[1:]]; main()"
+    )
+    command = [sys.executable, "-c", script, str(source), "--out", str(tmp_path / "out"), "-q"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "File too large: nothing was written: lift the limit" in result.stderr
+    assert os.listdir(tmp_path) == ["source"]
+
+
+def test_an_unreadable_source(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    said = refused(source, "--out", tmp_path / "out", "-q")
+    assert said.startswith(f"{source}/config.json: Permission denied: nothing was written: ask for access")
+
+
+@pytest.mark.parametrize("command", ["verify", "refresh-code", "inspect"])
+def test_other_commands_on_an_unreadable_folder(
+    command: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    assert run(source, "--out", tmp_path / "out", "-q").exit_code == 0
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert "Permission denied" in refused(command, tmp_path / "out")
