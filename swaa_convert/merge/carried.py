@@ -1,0 +1,85 @@
+"""The recipe that an adapter carries: the rule that it was trained under."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from swaa_convert.errors import SwaaError, nearest
+from swaa_convert.merge.adapter import CONFIG, Adapter
+from swaa_convert.recipe import Recipe, recipe_from
+from swaa_convert.recipe_file import RECIPE_FILE, parse_recipe
+
+# Where a `swaa_config` may stand beside an adapter; the first may be the object itself.
+_JSON = ("swaa_config.json", CONFIG, "config.json")
+_KEYS = ("sliding_window_size", "keep_first", "force_fa_decode", "non_sliding_layers", "fa_tail", "version")
+# What makes the rule; `cot` and `tuned` are not part of it.
+_RULE = ("window", "keep_first", "interleave", "full_layers", "fa_decode", "fa_decode_layers", "fa_tail")
+
+
+def carried_recipe(adapters: Sequence[Adapter]) -> tuple[dict[str, Any], str] | None:
+    """(recipe keys, where they stand) of the last adapter that carries a recipe: its training saw the weights last."""
+    for adapter in reversed(adapters):
+        if RECIPE_FILE in adapter.source.files:
+            where = f"{adapter.name}'s {RECIPE_FILE}"
+            return {**parse_recipe(adapter.source.read(RECIPE_FILE), where)[0], "tuned": True}, where
+        for name in _JSON:
+            values = _swaa_config(adapter, name)
+            if values is not None:
+                where = f"{adapter.name}'s {name}"
+                return _recipe_keys(values, where), where
+    return None
+
+
+def departures(recipe: Recipe, adapters: Sequence[Adapter]) -> list[str]:
+    """In words, where a recipe differs from those that the adapters carry."""
+    said = []
+    for adapter in adapters:
+        found = carried_recipe([adapter])
+        if found is None:
+            continue
+        theirs = recipe_from(found[0])
+        changed = [key for key in _RULE if getattr(theirs, key) != getattr(recipe, key) and not _auto(key, theirs)]
+        said += [
+            f"{key} is {_shown(getattr(recipe, key))}, but {found[1]} has {_shown(getattr(theirs, key))}"
+            for key in changed
+        ]
+    return said
+
+
+def _auto(key: str, theirs: Recipe) -> bool:
+    """A recipe that leaves the layers open is met by any."""
+    return theirs.interleave == "auto" and key in ("interleave", "full_layers")
+
+
+def _swaa_config(adapter: Adapter, name: str) -> dict[str, Any] | None:
+    if name not in adapter.source.files:
+        return None
+    content = adapter.source.read_json(name)
+    values = content.get("swaa_config", content if name == _JSON[0] else None)
+    if values is not None and not isinstance(values, dict):
+        raise SwaaError(f"{adapter.name}: swaa_config in {name} must be an object, not {values!r}")
+    return values
+
+
+def _recipe_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """A `swaa_config` object in a recipe's words."""
+    for key in values:
+        if key not in _KEYS:
+            raise SwaaError(f"{where}: unknown key {key!r} in swaa_config: {nearest(str(key), _KEYS)}")
+    decode, layers = values.get("force_fa_decode", False), values.get("non_sliding_layers") or []
+    keys = {
+        "window": values.get("sliding_window_size"),
+        "keep_first": values.get("keep_first", 0),
+        **({"full_layers": layers} if layers else {"interleave": "none"}),
+        **({"fa_decode_layers": decode} if isinstance(decode, list) and decode else {"fa_decode": bool(decode)}),
+        "fa_tail": values.get("fa_tail", 0),
+        "tuned": True,
+    }
+    try:
+        recipe_from(keys)
+    except SwaaError as error:
+        raise SwaaError(f"{where}: {error.message}") from error
+    return keys
+
+
+def _shown(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,112 @@
+"""An adapter's tensors and its configuration as peft reads it, checked."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig
+from safetensors.torch import load_file
+from torch import Tensor
+
+from swaa_convert.errors import SwaaError
+from swaa_convert.merge.adapter import CONFIG, WEIGHTS, Adapter
+from swaa_convert.merge.quiet import silence
+from swaa_convert.weights import read_header
+
+# Keys of adapter_config.json that are not settings of peft's.
+_OURS = {"swaa_config"}
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """An adapter, ready to be merged.
+
+    Parameters
+    ----------
+    config:
+        peft's configuration of it; give peft a copy, which it changes.
+    tensors:
+        Its tensors by their names in the file, mapped into memory rather than read.
+    keys:
+        The names of its tensors, by the module that they change.
+    targets:
+        The modules that get a LoRA; others are replaced or have their bias replaced.
+    """
+
+    adapter: Adapter
+    config: Any
+    tensors: Mapping[str, Tensor]
+    keys: dict[str, list[str]] = field(default_factory=dict)
+    targets: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return self.adapter.name
+
+
+def load_adapter(adapter: Adapter) -> LoadedAdapter:
+    """Map the tensors into memory and have peft read the configuration."""
+    config = _config(adapter)
+    tensors = _tensors(adapter)
+    if not tensors:
+        raise SwaaError(f"{adapter.name}: {adapter.weights} holds no tensors: save the adapter again")
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise SwaaError(
+                f"{adapter.name}: {key} holds NaN or infinity: its training diverged, so take an earlier checkpoint"
+            )
+    return LoadedAdapter(adapter, config, tensors)
+
+
+@contextmanager
+def one_line(name: str, what: str) -> Iterator[None]:
+    """Say what peft or transformers raises in one line that names the adapter."""
+    try:
+        with silence():
+            yield
+    except SwaaError:
+        raise
+    except MemoryError:
+        raise
+    except KeyError as error:
+        raise SwaaError(f"{name} {what}: it lacks {error.args[0]}") from error
+    except Exception as error:
+        raise SwaaError(f"{name} {what}: {_sentence(error)}") from error
+
+
+def _config(adapter: Adapter) -> Any:
+    """peft's LoraConfig; a setting that this peft does not know would be dropped with a mere warning."""
+    values = {key: value for key, value in adapter.config.items() if key not in _OURS}
+    known = LoraConfig.__dataclass_fields__
+    unknown = [key for key, value in values.items() if key not in known and value]
+    if unknown:
+        raise SwaaError(
+            f"{adapter.name}: {CONFIG} has {unknown[0]}, which the installed peft does not know: "
+            "pip install --upgrade peft"
+        )
+    with tempfile.TemporaryDirectory() as folder, one_line(adapter.name, "cannot be read by peft"):
+        (Path(folder) / CONFIG).write_text(json.dumps(values), encoding="utf-8")
+        return PeftConfig.from_pretrained(folder)
+
+
+def _tensors(adapter: Adapter) -> dict[str, Tensor]:
+    name = adapter.weights
+    path = adapter.source.path_of(name)
+    if name == WEIGHTS[0]:
+        read_header(path, f"{adapter.name}: {name}")
+        return load_file(path)
+    with one_line(adapter.name, f"cannot be read: {name} is damaged or holds more than tensors"):
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+
+
+def _sentence(error: Exception) -> str:
+    """The line that matters: of several, the first that says what does not fit."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    telling = next((line for line in lines if line.startswith("size mismatch")), lines[0])
+    return telling.replace("base_model.model.", "").replace(".default", "")[:400].rstrip(".")
