@@ -1,21 +1,25 @@
 """One conversion from beginning to end: source, plan, weights, config, card, check, publish."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from swaa_convert.card import render_card
 from swaa_convert.config_json import dump_json
-from swaa_convert.copying import Advance, copy_file, link_file, write_file
+from swaa_convert.copying import copy_file, write_file
 from swaa_convert.errors import SwaaError
+from swaa_convert.merge.adapter import Adapter
+from swaa_convert.merge.carried import departures
 from swaa_convert.plan import CARD, SOURCE_CARD, Plan, make_plan
 from swaa_convert.recipe import Recipe
 from swaa_convert.recipe_file import RECIPE_FILE, dump_recipe
 from swaa_convert.report import Reporter
 from swaa_convert.resources import MODELING_DIR
+from swaa_convert.shards.output import Output, plan_output
+from swaa_convert.shards.write import write_shard
 from swaa_convert.source import LocalSource, open_source
 from swaa_convert.staging import check_target, refuse_overlap, staged
-from swaa_convert.weights import check_weights
+from swaa_convert.weights import INDEX, check_weights
 
 
 def convert_checkpoint(
@@ -23,9 +27,11 @@ def convert_checkpoint(
     out: Path,
     recipe: Recipe,
     *,
+    adapters: Sequence[Adapter] = (),
     revision: str | None = None,
     force: bool = False,
     link: bool = False,
+    max_shard_size: int | None = None,
     clip_layers: bool = False,
     quiet: bool = True,
     check: bool = True,
@@ -37,12 +43,16 @@ def convert_checkpoint(
     ----------
     source:
         A local folder or a Hub id.
+    adapters:
+        LoRA adapters to merge, in this order (`merge.adapter.open_adapters`).
     revision:
         The Hub revision; the commit that it names is recorded.
     force:
         Replace `out` if it is a converted repo.
     link:
-        Hard-link the weights instead of copying them.
+        Hard-link the weights that don't change instead of copying them.
+    max_shard_size:
+        Cut the weights anew, into files of at most this many bytes.
     clip_layers:
         Drop listed layers past the model's depth instead of refusing them.
     check:
@@ -57,47 +67,72 @@ def convert_checkpoint(
         opened = open_source(source, revision, quiet=quiet)
         if isinstance(opened, LocalSource):
             refuse_overlap(target, opened.root)
-        plan = make_plan(opened, recipe, clip_layers=clip_layers)
+        plan = make_plan(opened, recipe, clip_layers=clip_layers, adapters=adapters)
         reporter.plan(plan, out)
+        reporter.warn(departures(plan))
         if dry_run:
-            reporter.dry_run(plan, (name for name, _ in _written(plan)))
+            output = _output(plan, max_shard_size) if _is_here(plan) else None
+            reporter.dry_run(plan, (name for name, _ in _written(plan)), output)
             return target
-        opened.fetch((*plan.weights, *plan.small), quiet=quiet)
+        _fetch(plan, quiet=quiet)
         check_weights(opened, plan.weights)
+        output = _output(plan, max_shard_size)
         with staged(target) as stage:
-            build(plan, stage, reporter, link=link)
+            build(plan, output, stage, reporter, link=link)
             if check:
                 reporter.checked(_check(stage))
     reporter.done(out)
     return target
 
 
-def build(plan: Plan, stage: Path, reporter: Reporter, *, link: bool) -> None:
+def build(plan: Plan, output: Output, stage: Path, reporter: Reporter, *, link: bool) -> None:
     """Fill the folder `stage` with the converted repo."""
-    with reporter.copying(plan.size) as advance:
-        for name in plan.weights:
-            _place(plan, name, stage, advance, link=link and name.endswith(".safetensors"))
-        for name in plan.small:
-            if name not in plan.templates:
-                _place(plan, name, stage, advance, link=False)
-    for name, data in _written(plan):
+    small = [name for name in plan.small if name not in plan.templates]
+    size = output.size + sum(plan.source.files[name] for name in small)
+    with reporter.writing(size, len(output.shards)) as progress:
+        for shard in output.shards:
+            write_shard(shard, stage / shard.name, plan.source.path_of, output.merger, progress.advance, link=link)
+            progress.finished(shard.name)
+        for name in small:
+            (stage / name).parent.mkdir(exist_ok=True)
+            copy_file(plan.source.path_of(name), stage / name, progress.advance)
+    if output.index is not None:
+        write_file(stage / INDEX, output.index)
+    for name, data in _written(plan, unties=output.unties):
         (stage / name).parent.mkdir(exist_ok=True)
         write_file(stage / name, data)
 
 
-def _place(plan: Plan, name: str, stage: Path, advance: Advance, *, link: bool) -> None:
-    (stage / name).parent.mkdir(exist_ok=True)
-    put = link_file if link else copy_file
-    put(plan.source.path_of(name), stage / name, advance)
+def _fetch(plan: Plan, *, quiet: bool) -> None:
+    plan.source.fetch((*plan.weights, *plan.small), quiet=quiet)
+    for adapter in plan.adapters:
+        adapter.source.fetch((adapter.weights,), quiet=quiet)
 
 
-def _written(plan: Plan) -> Iterator[tuple[str, bytes]]:
+def _is_here(plan: Plan) -> bool:
+    """Whether the weights can be looked at without a download."""
+    return all(isinstance(source, LocalSource) for source in (plan.source, *(each.source for each in plan.adapters)))
+
+
+def _output(plan: Plan, max_shard_size: int | None) -> Output:
+    merger = None
+    if plan.adapters:
+        # peft and torch are imported here and not before.
+        from swaa_convert.merge.merger import Merger
+
+        merger = Merger(plan.source, plan.source_config, plan.adapters)
+    return plan_output(plan.source, plan.weights, merger, max_shard_size)
+
+
+def _written(plan: Plan, *, unties: bool = False) -> Iterator[tuple[str, bytes]]:
     """What is not the source's own, byte for byte: name and content."""
     yield from plan.templates.items()
     for name in plan.code:
         yield name, (MODELING_DIR / name).read_bytes()
-    yield "config.json", dump_json(plan.config).encode()
-    yield RECIPE_FILE, dump_recipe(plan.recipe, plan.source.provenance).encode()
+    config = {**plan.config, "tie_word_embeddings": False} if unties else plan.config
+    yield "config.json", dump_json(config).encode()
+    lora = [adapter.provenance for adapter in plan.adapters]
+    yield RECIPE_FILE, dump_recipe(plan.recipe, plan.source.provenance, lora).encode()
     source_card = plan.source.read(CARD) if CARD in plan.source.files else None
     if source_card is not None:
         yield SOURCE_CARD, source_card
@@ -112,6 +147,7 @@ def _card(plan: Plan, source_card: bytes | None) -> str:
         recipe=plan.recipe,
         source_card=None if source_card is None else source_card.decode("utf-8", errors="replace"),
         cot_files=sorted(plan.templates),
+        adapters=[(adapter.name, adapter.source.revision) for adapter in plan.adapters],
     )
 
 

@@ -16,7 +16,7 @@ _CLIENTS = ("requests", "httpx", "httpx2")
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A model on the Hub, at the commit that `asked` (default: the main branch) named; `first` is a file that it has."""
+    """A model on the Hub, at the commit that `asked` (default: the main branch) named; it has the file `first`."""
 
     asked: str | None
     first: str = "config.json"

@@ -14,7 +14,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def check_adapter(adapter: Adapter, source: Source, config: dict[str, Any]) -> str | None:
-    """Refuse what cannot be merged into `source`, whose config.json is `config`; return a hint if its base may differ."""
+    """Refuse what cannot be merged into `source` with this config.json; return a hint if its base may differ."""
     _refuse_other_methods(adapter)
     _refuse_quantized(adapter, source, config)
     if adapter.config.get("layer_replication"):

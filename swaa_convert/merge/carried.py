@@ -1,18 +1,22 @@
 """The recipe that an adapter carries: the rule that it was trained under."""
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from swaa_convert.config_json import swaa_config
 from swaa_convert.errors import SwaaError, nearest
+from swaa_convert.layers import full_layers
 from swaa_convert.merge.adapter import CONFIG, Adapter
 from swaa_convert.recipe import Recipe, recipe_from
 from swaa_convert.recipe_file import RECIPE_FILE, parse_recipe
 
+if TYPE_CHECKING:
+    from swaa_convert.plan import Plan
+
 # Where a `swaa_config` may stand beside an adapter; the first may be the object itself.
 _JSON = ("swaa_config.json", CONFIG, "config.json")
 _KEYS = ("sliding_window_size", "keep_first", "force_fa_decode", "non_sliding_layers", "fa_tail", "version")
-# What makes the rule; `cot` and `tuned` are not part of it.
-_RULE = ("window", "keep_first", "interleave", "full_layers", "fa_decode", "fa_decode_layers", "fa_tail")
 
 
 def carried_recipe(adapters: Sequence[Adapter]) -> tuple[dict[str, Any], str] | None:
@@ -29,25 +33,27 @@ def carried_recipe(adapters: Sequence[Adapter]) -> tuple[dict[str, Any], str] | 
     return None
 
 
-def departures(recipe: Recipe, adapters: Sequence[Adapter]) -> list[str]:
-    """In words, where a recipe differs from those that the adapters carry."""
+def departures(plan: "Plan") -> list[str]:
+    """In words, where the rule of a conversion differs from those that its adapters carry."""
     said = []
-    for adapter in adapters:
+    for adapter in plan.adapters:
         found = carried_recipe([adapter])
         if found is None:
             continue
-        theirs = recipe_from(found[0])
-        changed = [key for key in _RULE if getattr(theirs, key) != getattr(recipe, key) and not _auto(key, theirs)]
+        theirs = _rule(recipe_from(found[0]), plan)
         said += [
-            f"{key} is {_shown(getattr(recipe, key))}, but {found[1]} has {_shown(getattr(theirs, key))}"
-            for key in changed
+            f"{key} is {json.dumps(plan.swaa[key])}, but {found[1]} says {json.dumps(value)}: "
+            "weights do best under the rule that they were tuned under"
+            for key, value in theirs.items()
+            if plan.swaa[key] != value
         ]
     return said
 
 
-def _auto(key: str, theirs: Recipe) -> bool:
-    """A recipe that leaves the layers open is met by any."""
-    return theirs.interleave == "auto" and key in ("interleave", "full_layers")
+def _rule(theirs: Recipe, plan: "Plan") -> dict[str, Any]:
+    """Their recipe as the `swaa_config` of this model; one that leaves the layers open is met by any."""
+    full = plan.full if theirs.interleave == "auto" else full_layers(theirs, plan.depth, clip=True)
+    return swaa_config(theirs, full, plan.depth, clip=True)
 
 
 def _swaa_config(adapter: Adapter, name: str) -> dict[str, Any] | None:
@@ -79,7 +85,3 @@ def _recipe_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
     except SwaaError as error:
         raise SwaaError(f"{where}: {error.message}") from error
     return keys
-
-
-def _shown(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from swaa_convert.merge.quiet import silence
@@ -15,7 +14,7 @@ from swaa_convert.merge.quiet import silence
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 _FIRST = "model.layers.0."
 # Whatever isn't fused is loaded too, at random, and is as small as it can be.
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "num_hidden_layers": 1,
     "vocab_size": 1,
     "num_attention_heads": 1,
@@ -52,4 +51,3 @@ def unfused(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(tensors)
     stored: dict[str, Tensor] = revert_weight_conversion(model, dict(tensors))
     return stored
-

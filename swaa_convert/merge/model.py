@@ -27,7 +27,7 @@ def is_tied(model: Any) -> bool:
 
 
 def piece(model: Any, paths: Iterable[str]) -> Any:
-    """A model of the same class and names that holds copies of these modules and of the embeddings, and nothing else."""
+    """A model of the same class and names, with copies of these modules and of the embeddings and nothing else."""
     tree: dict[str, Any] = {}
     for path in sorted({*paths, *EMBEDDINGS}):
         branch = tree
@@ -58,6 +58,8 @@ def _pruned(module: nn.Module, tree: Mapping[str, Any]) -> Any:
     pruned._parameters = dict(module._parameters)
     # In the order of the whole model: names and ties are looked up by it.
     pruned._modules = {
-        name: _pruned(child, tree[name]) for name, child in module._modules.items() if name in tree and child is not None
+        name: _pruned(child, tree[name])
+        for name, child in module._modules.items()
+        if name in tree and child is not None
     }
     return pruned

@@ -1,4 +1,4 @@
-"""What each tensor of an adapter changes: peft builds its layers into the empty model and says what it has no use for."""
+"""What each tensor of an adapter changes: peft builds its layers into the empty model and says what it cannot use."""
 
 import copy
 from collections.abc import Collection, Iterable, Sequence
@@ -18,9 +18,10 @@ _PREFIX = "base_model.model."
 
 
 def find_targets(model: Any, adapters: Sequence[LoadedAdapter], source: str) -> tuple[tuple[str, ...], ...]:
-    """The modules that are merged together, each time all paths of one unit, outermost only.
+    """The modules that change, outermost only; those of one unit are merged together.
 
-    `model` is the empty model; peft leaves it as it would a merged one. `adapters` learn which keys go where.
+    `model` is the empty model; peft leaves it as it would a merged one, tied or not. `adapters` learn which keys go
+    where.
     """
     tied = is_tied(model)
     modules = {name for name, _ in model.named_modules() if name}
@@ -83,7 +84,8 @@ def _owner(key: str, paths: set[str], modules: set[str]) -> str | None:
     parts = key.split(".")
     around = [".".join(parts[:count]) for count in range(1, len(parts))]
     wrapped = [path for path in around if path in paths]
-    return (wrapped or [path for path in reversed(around) if path in modules] or [None])[0]
+    inner = [path for path in reversed(around) if path in modules]
+    return next(iter(wrapped + inner), None)
 
 
 def _outermost(paths: Collection[str]) -> list[str]:
