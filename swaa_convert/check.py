@@ -18,7 +18,8 @@ import transformers
 
 from swaa_convert.check_names import fits_by_name, tied_names
 from swaa_convert.errors import SwaaError
-from swaa_convert.weights import TensorInfo, read_headers
+from swaa_convert.safetensors_header import TensorInfo
+from swaa_convert.weights import read_headers
 
 _DTYPES = {
     "F64": torch.float64,

@@ -12,11 +12,17 @@ import click
 
 from swaa_convert import __version__
 from swaa_convert.errors import SwaaUsageError
+from swaa_convert.guard import guarded, outlive_readers
 
 # Command: (where it is, its line in --help). Nothing of it is imported for --help.
 _COMMANDS = {
     "convert": ("swaa_convert.convert_command:convert", "Convert a checkpoint (what the bare form does)."),
     "inspect": ("swaa_convert.inspect.command:inspect", "Say what a converted repo does, layer by layer."),
+    "verify": ("swaa_convert.verify.command:verify", "Say whether a converted repo is what was converted."),
+    "refresh-code": (
+        "swaa_convert.refresh_command:refresh",
+        "Give a converted repo the code that this version ships.",
+    ),
     "recipes": ("swaa_convert.recipes_command:recipes", "List the presets, or print one."),
     "bench": ("swaa_convert.bench.command:bench", "Time a converted model beside full attention, on this machine."),
     "demo": ("swaa_convert.demo.command:demo", "Measure recipes on a small trained model."),
@@ -57,7 +63,8 @@ class BareGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with guarded():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
@@ -104,6 +111,7 @@ def cli() -> None:
 def main() -> None:
     """The entry point; being terminated cleans up as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _terminated)
+    outlive_readers()
     cli()
 
 

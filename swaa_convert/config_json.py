@@ -11,12 +11,12 @@ from swaa_convert.recipe import Recipe
 SWAA_CONFIG_VERSION = 1
 
 
-def swaa_config(recipe: Recipe, full: tuple[int, ...], depth: int, *, clip: bool = False) -> dict[str, Any]:
+def swaa_config(recipe: Recipe, full: tuple[int, ...], depth: int) -> dict[str, Any]:
     """The `swaa_config` object, in the reference code's names."""
     return {
         "sliding_window_size": recipe.window,
         "keep_first": recipe.keep_first,
-        "force_fa_decode": fa_decode_layers(recipe, depth, clip=clip),
+        "force_fa_decode": fa_decode_layers(recipe, depth),
         "non_sliding_layers": list(full),
         "fa_tail": recipe.fa_tail,
         "version": SWAA_CONFIG_VERSION,

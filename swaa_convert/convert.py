@@ -1,24 +1,32 @@
 """One conversion from beginning to end: source, plan, weights, config, card, check, publish."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from swaa_convert.card import render_card
 from swaa_convert.config_json import dump_json
-from swaa_convert.copying import copy_file, write_file
-from swaa_convert.errors import SwaaError
+from swaa_convert.copying import Advance, copy_file, write_file
+from swaa_convert.hashing import Hasher, known_sha256
+from swaa_convert.leftovers import sweep
+from swaa_convert.manifest import MANIFEST, Merged, dump_manifest, make_manifest
 from swaa_convert.merge.adapter import Adapter
 from swaa_convert.merge.carried import departures
 from swaa_convert.plan import CARD, SOURCE_CARD, Plan, make_plan
+from swaa_convert.progress import Progress
 from swaa_convert.recipe import Recipe
 from swaa_convert.recipe_file import RECIPE_FILE, dump_recipe
 from swaa_convert.report import Reporter
 from swaa_convert.resources import MODELING_DIR
+from swaa_convert.resume import FILE, Finished, Journal, finished_bytes, reuse, weights_key
 from swaa_convert.shards.output import Output, plan_output
 from swaa_convert.shards.write import write_shard
 from swaa_convert.source import LocalSource, open_source
-from swaa_convert.staging import check_target, refuse_overlap, staged
+from swaa_convert.space import check_space, require_space
+from swaa_convert.staging import absolute, check_target, refuse_overlap, staged
+from swaa_convert.system_errors import one_line_errors
 from swaa_convert.weights import INDEX, check_weights
 
 
@@ -30,6 +38,7 @@ def convert_checkpoint(
     adapters: Sequence[Adapter] = (),
     revision: str | None = None,
     force: bool = False,
+    resume: bool = False,
     link: bool = False,
     max_shard_size: int | None = None,
     clip_layers: bool = False,
@@ -49,6 +58,8 @@ def convert_checkpoint(
         The Hub revision; the commit that it names is recorded.
     force:
         Replace `out` if it is a converted repo.
+    resume:
+        Reuse the weight files that a killed run had finished, and keep those of this one if it breaks off.
     link:
         Hard-link the weights that don't change instead of copying them.
     max_shard_size:
@@ -62,7 +73,9 @@ def convert_checkpoint(
     """
     reporter = Reporter(quiet=quiet and not dry_run)
     out = Path(out)
-    with _one_line_errors():
+    with one_line_errors("nothing was written"):
+        if not dry_run:
+            sweep(absolute(out), FILE if resume else None)
         target = check_target(out, force=force)
         opened = open_source(source, revision, quiet=quiet)
         if isinstance(opened, LocalSource):
@@ -72,12 +85,16 @@ def convert_checkpoint(
         reporter.warn(departures(plan))
         if dry_run:
             output = _output(plan, max_shard_size) if _is_here(plan) else None
-            reporter.dry_run(plan, (name for name, _ in _written(plan)), output)
+            reporter.dry_run(plan, [*(name for name, _ in _written(plan)), MANIFEST], output)
             return target
+        check_space(target, plan, link=link, there=finished_bytes(target) if resume else 0)
         _fetch(plan, quiet=quiet)
         check_weights(opened, plan.weights)
         output = _output(plan, max_shard_size)
-        with staged(target) as stage:
+        if output.rewritten:
+            # What is rewritten needs room even where the rest is linked.
+            require_space(target, output.new_bytes(link=link) - (finished_bytes(target) if resume else 0))
+        with staged(target, resume=resume) as stage:
             build(plan, output, stage, reporter, link=link)
             if check:
                 reporter.checked(_check(stage))
@@ -89,18 +106,50 @@ def build(plan: Plan, output: Output, stage: Path, reporter: Reporter, *, link: 
     """Fill the folder `stage` with the converted repo."""
     small = [name for name in plan.small if name not in plan.templates]
     size = output.size + sum(plan.source.files[name] for name in small)
-    with reporter.writing(size, len(output.shards)) as progress:
-        for shard in output.shards:
-            write_shard(shard, stage / shard.name, plan.source.path_of, output.merger, progress.advance, link=link)
-            progress.finished(shard.name)
+    with Hasher() as hasher, reporter.writing(size, len(output.shards)) as progress:
+        _write_weights(plan, output, stage, hasher, progress, link=link)
         for name in small:
             (stage / name).parent.mkdir(exist_ok=True)
-            copy_file(plan.source.path_of(name), stage / name, progress.advance)
+            with _hashed(plan, name, stage, hasher, progress.advance, copy=True) as told:
+                copy_file(plan.source.path_of(name), stage / name, told)
+        hashes = hasher.finish()
     if output.index is not None:
         write_file(stage / INDEX, output.index)
+        hashes[INDEX] = hashlib.sha256(output.index).hexdigest()
     for name, data in _written(plan, unties=output.unties):
         (stage / name).parent.mkdir(exist_ok=True)
         write_file(stage / name, data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    merged = Merged(tuple(_lora(plan)), output.changed) if plan.adapters else None
+    manifest = make_manifest(stage, hashes, plan.source.provenance, merged)
+    write_file(stage / MANIFEST, dump_manifest(manifest))
+
+
+def _write_weights(plan: Plan, output: Output, stage: Path, hasher: Hasher, progress: Progress, *, link: bool) -> None:
+    """The weight files, but for those that a killed run has left finished."""
+    key = weights_key(plan.source, plan.weights, plan.adapters, output.limit)
+    journal, finished = Journal(stage, key), reuse(stage, key, hasher, progress)
+    journal.begin(finished)
+    for shard in output.shards:
+        path = stage / shard.name
+        if shard.name not in finished:
+            with _hashed(plan, shard.name, stage, hasher, progress.advance, copy=output.is_copy(shard)) as told:
+                write_shard(shard, path, plan.source.path_of, output.merger, told, link=link)
+            size = path.stat().st_size
+            hasher.when_hashed(shard.name, partial(_note, journal, shard.name, size))
+        progress.finished(shard.name)
+
+
+def _note(journal: Journal, name: str, size: int, sha256: str) -> None:
+    journal.add(name, Finished(size, sha256))
+
+
+def _hashed(
+    plan: Plan, name: str, stage: Path, hasher: Hasher, advance: Advance, *, copy: bool
+) -> AbstractContextManager[Advance]:
+    """Hash a file while the block writes it; the hash of a copy may be known from the Hub."""
+    known = known_sha256(plan.source.path_of(name)) if copy else None
+    return hasher.following(name, stage / name, advance, known)
 
 
 def _fetch(plan: Plan, *, quiet: bool) -> None:
@@ -131,12 +180,15 @@ def _written(plan: Plan, *, unties: bool = False) -> Iterator[tuple[str, bytes]]
         yield name, (MODELING_DIR / name).read_bytes()
     config = {**plan.config, "tie_word_embeddings": False} if unties else plan.config
     yield "config.json", dump_json(config).encode()
-    lora = [adapter.provenance for adapter in plan.adapters]
-    yield RECIPE_FILE, dump_recipe(plan.recipe, plan.source.provenance, lora).encode()
+    yield RECIPE_FILE, dump_recipe(plan.recipe, plan.source.provenance, _lora(plan)).encode()
     source_card = plan.source.read(CARD) if CARD in plan.source.files else None
     if source_card is not None:
         yield SOURCE_CARD, source_card
     yield CARD, _card(plan, source_card).encode()
+
+
+def _lora(plan: Plan) -> list[dict[str, str | None]]:
+    return [adapter.provenance for adapter in plan.adapters]
 
 
 def _card(plan: Plan, source_card: bytes | None) -> str:
@@ -156,13 +208,3 @@ def _check(stage: Path) -> str:
     from swaa_convert.check import check_repo
 
     return check_repo(stage)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """A full disk or a folder without permission is said in one line too."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise SwaaError(f"{where}{error.strerror or error}: nothing was written") from error

@@ -35,6 +35,7 @@ Examples:
 @_conversion("--max-shard-size", metavar="SIZE", callback=parsed(parse_bytes), help="Cut weight files anew: 5GB.")
 @_conversion("--dry-run", is_flag=True, help="Say everything, write nothing.")
 @_conversion("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
+@_conversion("--resume", is_flag=True, help="Go on where a killed run was; keep what is done if this one is killed.")
 @_danger("--force", is_flag=True, help="Replace --out if it is a converted repo.")
 def convert(
     source: str,
@@ -51,6 +52,7 @@ def convert(
     dry_run: bool,
     quiet: bool,
     force: bool,
+    resume: bool,
     **flags: Any,
 ) -> None:
     """Convert SOURCE, a local folder or a Hub id, into a sliding-window repo at --out.
@@ -72,6 +74,7 @@ def convert(
         adapters=adapters,
         revision=revision,
         force=force,
+        resume=resume,
         link=link,
         max_shard_size=max_shard_size,
         clip_layers=clip_layers,

@@ -10,6 +10,7 @@ from swaa_convert.chat_template import add_cot
 from swaa_convert.config_json import converted_config, swaa_config
 from swaa_convert.families import Family, shipped_files
 from swaa_convert.layers import clipped, full_layers
+from swaa_convert.manifest import MANIFEST
 from swaa_convert.merge.adapter import Adapter
 from swaa_convert.merge.adapter_checks import check_adapter
 from swaa_convert.parity import Parity, best_parity
@@ -114,7 +115,7 @@ def _may_hold_template(name: str) -> bool:
 def _is_copied(name: str) -> bool:
     """Whether a file other than weights belongs into the repo as it is."""
     path = PurePosixPath(name)
-    written = {"config.json", CARD, SOURCE_CARD, RECIPE_FILE, "adapter_config.json"}
+    written = {"config.json", CARD, SOURCE_CARD, RECIPE_FILE, MANIFEST, "adapter_config.json"}
     if name in written or name.endswith((".index.json", ".index.fp32.json")) or path.name.startswith("."):
         return False
     in_place = len(path.parts) == 1 or (path.parts[0] == "additional_chat_templates" and len(path.parts) == 2)

@@ -9,6 +9,10 @@ import click
 from swaa_convert.sizes import show_bytes
 
 
+# How often a long file says how far it is.
+_SECONDS = 10
+
+
 class Progress:
     """Counts bytes and files; quiet, it shows nothing."""
 
@@ -20,7 +24,7 @@ class Progress:
 
 
 class LineProgress(Progress):
-    """Says each file as it is finished, for logs.
+    """Says in plain lines, for logs, how far it is: at each of several files, and now and then within one.
 
     Parameters
     ----------
@@ -33,17 +37,23 @@ class LineProgress(Progress):
     def __init__(self, size: int, files: int) -> None:
         self._size, self._files = size, files
         self._done = self._count = 0
-        self._start = time.monotonic()
+        self._start = self._said = time.monotonic()
 
     def advance(self, count: int) -> None:
         self._done += count
+        if time.monotonic() - self._said > _SECONDS:
+            self._say("Wrote")
 
     def finished(self, name: str) -> None:
         self._count += 1
-        passed = time.monotonic() - self._start
-        left = passed * max(self._size - self._done, 0) / self._done if self._done else 0.0
-        amount = f"{show_bytes(self._done)} of {show_bytes(max(self._size, self._done))}"
-        click.echo(f"Wrote {name} ({self._count} of {self._files}, {amount}, {_minutes(left)} left)", err=True)
+        if self._files > 1:
+            self._say(f"Wrote {name}:")
+
+    def _say(self, what: str) -> None:
+        self._said = time.monotonic()
+        left = (self._said - self._start) * max(self._size - self._done, 0) / self._done if self._done else 0.0
+        amount = f"{show_bytes(self._done)} of {show_bytes(self._size)}"
+        click.echo(f"{what} {amount}, {self._count} of {self._files} files, {_minutes(left)} left", err=True)
 
 
 class BarProgress(Progress):

@@ -5,7 +5,7 @@ from typing import Any
 
 from swaa_convert.errors import SwaaError, SwaaUsageError
 from swaa_convert.grouped_help import options_of, parsed
-from swaa_convert.presets import DEFAULT, read_preset, read_recipe
+from swaa_convert.presets import DEFAULT, UnknownRecipe, read_preset, read_recipe
 from swaa_convert.recipe import RIVALS, Recipe, override, recipe_from
 from swaa_convert.safe_yaml import load_yaml
 from swaa_convert.sizes import parse_layers, parse_size
@@ -57,11 +57,19 @@ def recipe_of(base: str | None, flags: dict[str, Any], sets: Iterable[str], carr
             raise SwaaUsageError(f"{key} is set twice: give it once")
         given[key] = value
     _refuse_rivals(given)
-    values = read_recipe(base) if base is not None else carried[0] if carried else read_preset(DEFAULT)[0]
+    values = carried[0] if carried and base is None else _base(base)
     try:
         return recipe_from(override(values, given))
     except SwaaError as error:
         # The base was checked by itself, so it is the flags.
+        raise SwaaUsageError(error.message) from error
+
+
+def _base(name: str | None) -> dict[str, Any]:
+    """What `--recipe` names; a word that is neither a preset nor a file is a mistake on the command line."""
+    try:
+        return read_preset(DEFAULT)[0] if name is None else read_recipe(name)
+    except UnknownRecipe as error:
         raise SwaaUsageError(error.message) from error
 
 

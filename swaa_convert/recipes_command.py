@@ -2,7 +2,8 @@
 
 import click
 
-from swaa_convert.presets import DEFAULT, NAMES, preset_text, read_preset
+from swaa_convert.errors import SwaaUsageError
+from swaa_convert.presets import DEFAULT, NAMES, UnknownRecipe, preset_text, read_preset
 
 _COLUMNS = "{:16}{:>6}  {:>5}  {:11}  {:9}"
 
@@ -25,7 +26,10 @@ def list_recipes() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print a preset's YAML, which is a starting point for a recipe file."""
-    click.echo(preset_text(name), nl=False)
+    try:
+        click.echo(preset_text(name), nl=False)
+    except UnknownRecipe as error:
+        raise SwaaUsageError(error.message) from error
 
 
 def _print_table() -> None:

@@ -1,6 +1,5 @@
 """Where a checkpoint comes from: a local folder or a model on the Hub, behind one face."""
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swaa_convert.errors import SwaaError
+from swaa_convert.strict_json import parse_json
 
 # Small files are read whole; anything larger under these names is not what its name says.
 MAX_SMALL_FILE = 256 * 1024**2
@@ -54,9 +54,9 @@ class Source(ABC):
     def read_json(self, name: str) -> dict[str, Any]:
         """A small file that must hold one JSON object."""
         try:
-            value = json.loads(self.read(name).decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise SwaaError(f"{self.name}: {name} is not valid JSON ({error})") from error
+            value = parse_json(self.read(name))
+        except ValueError as error:
+            raise SwaaError(f"{self.name}: {name} is not valid JSON ({error}): mend it, or fetch it again") from error
         if not isinstance(value, dict):
             raise SwaaError(f"{self.name}: {name} must hold a JSON object, not a {type(value).__name__}")
         return value

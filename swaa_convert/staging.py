@@ -3,17 +3,25 @@
 import json
 import os
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from swaa_convert.errors import SwaaError
+from swaa_convert.exchange import exchange
+from swaa_convert.leftovers import claimed, moved_aside
+from swaa_convert.resume import FILE, read_journal
+
+
+def absolute(out: Path) -> Path:
+    """The folder that --out names, from the root; links on the way are left as they are."""
+    return Path(os.path.abspath(out.expanduser()))
 
 
 def check_target(out: Path, *, force: bool) -> Path:
     """Where to write, absolute; refused if something stands there that may not be replaced."""
-    target = Path(os.path.abspath(out.expanduser()))
+    target = absolute(out)
     if target.is_symlink():
         raise SwaaError(f"{out} is a link: give the folder itself as --out")
     if not target.exists():
@@ -27,7 +35,8 @@ def check_target(out: Path, *, force: bool) -> Path:
 
 def refuse_overlap(target: Path, source: Path) -> None:
     """The source is never touched: neither folder may lie in the other."""
-    real, root = target.resolve(), source.resolve()
+    # Not Path.resolve, which raises RuntimeError for a loop of links before Python 3.13.
+    real, root = Path(os.path.realpath(target)), Path(os.path.realpath(source))
     if real == root:
         raise SwaaError(f"--out {target} is the source itself: choose another folder")
     if real.is_relative_to(root):
@@ -46,36 +55,47 @@ def is_converted(folder: Path) -> bool:
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`: it takes its place when the block ends well, and vanishes otherwise."""
-    made = _make_parents(target.parent)
+def staged(target: Path, *, resume: bool = False) -> Iterator[Path]:
+    """A folder beside `target`: it takes its place when the block ends well, and vanishes otherwise.
+
+    It is new; with `resume` it is the latest in which a killed run has finished something, if there is one, and it
+    stays for the next run if this one breaks off too.
+    """
+    missing = [folder for folder in target.parents if not folder.exists()]
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.swaa-", dir=target.parent))
-        try:
-            yield stage
-            _publish(stage, target)
-        except BaseException:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with claimed(target, FILE if resume else None) as stage:
+            try:
+                yield stage
+                (stage / FILE).unlink(missing_ok=True)
+                _publish(stage, target)
+            except BaseException:
+                if not resume or not read_journal(stage):
+                    shutil.rmtree(stage, ignore_errors=True)
+                raise
+            else:
+                # Once published, what stands here is the repo that was replaced.
+                shutil.rmtree(stage, ignore_errors=True)
     except BaseException:
-        _remove_empty(made)
+        _remove_empty(missing)
         raise
 
 
 def _publish(stage: Path, target: Path) -> None:
     """Rename into place; what stood there goes only after the new one stands."""
-    # mkdtemp keeps others out; the repo gets the permissions that mkdir would have given it.
-    stage.chmod(0o777 & ~_umask())
+    # Others were kept out; the repo gets the permissions of what it replaces, or those that mkdir would have given it.
+    stage.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o777 & ~_umask())
     _sync(stage)
     if not target.exists():
         stage.rename(target)
-    else:
+    elif not exchange(stage, target):
         _swap(stage, target)
     _sync(target.parent)
 
 
 def _swap(stage: Path, target: Path) -> None:
-    old = stage.with_name(f"{stage.name}.old")
+    """In two steps, where the system has no single one; a run killed between them is mended by the next `sweep`."""
+    old = moved_aside(stage)
     try:
         target.rename(old)
         stage.rename(target)
@@ -83,21 +103,15 @@ def _swap(stage: Path, target: Path) -> None:
         if old.exists() and not target.exists():
             old.rename(target)
         raise
-    shutil.rmtree(old)
-
-
-def _make_parents(folder: Path) -> list[Path]:
-    """Create the missing parents and return them, innermost first."""
-    missing = [folder, *folder.parents]
-    made = [path for path in missing if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return made
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         try:
             folder.rmdir()
+        except FileNotFoundError:
+            continue
         except OSError:
             return
 

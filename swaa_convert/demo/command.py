@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from swaa_convert.bench.output import check_writable, written
 from swaa_convert.errors import SwaaError
 from swaa_convert.resources import DEMO_CHECKPOINT
 
@@ -58,6 +59,8 @@ def demo(
 
     if not (checkpoint / "config.json").is_file():
         raise SwaaError(f"{checkpoint} holds no config.json: give a folder that examples/train_needle.py wrote")
+    check_writable(json_file)
+    check_writable(png)
     if png is not None:
         picture.require_matplotlib()
     exam, settings = Exam(length, samples, seed), Settings(window, keep_first, fa_tail)
@@ -68,17 +71,12 @@ def demo(
             scores.append(measure(checkpoint, rival, exam, Path(folder), advance))
     _print(report.headline(exam, settings), report.table(scores), report.legend(exam))
     if json_file is not None:
-        _write(json_file, json.dumps(report.as_json(scores, exam, settings), indent=2) + "\n")
+        with written(json_file) as file:
+            file.write_text(json.dumps(report.as_json(scores, exam, settings), indent=2) + "\n", encoding="utf-8")
     if png is not None:
-        picture.draw(scores, exam, settings, png)
+        with written(png) as file:
+            picture.draw(scores, exam, settings, file)
         click.echo(f"Picture: {png}", err=True)
-
-
-def _write(path: Path, content: str) -> None:
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise SwaaError(f"{path}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from swaa_convert.errors import SwaaError
 from swaa_convert.inspect.figures import Rule, kv_bytes_per_key
+from swaa_convert.manifest import Manifest, read_manifest
 from swaa_convert.recipe_file import RECIPE_FILE, parse_recipe
 from swaa_convert.resources import MODELING_DIR
 from swaa_convert.source import Source, open_source
@@ -32,6 +33,8 @@ class ConvertedRepo:
         The recipe that it was made with; empty if swaa_recipe.yaml is missing.
     notes:
         What swaa_recipe.yaml says of the source and of the tool that made it.
+    manifest:
+        What the conversion wrote, if it left a manifest.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ConvertedRepo:
     rule: Rule
     recipe: Mapping[str, Any]
     notes: Mapping[str, Any]
+    manifest: Manifest | None = None
 
     @property
     def source(self) -> str | None:
@@ -54,7 +58,7 @@ class ConvertedRepo:
     @property
     def code_version(self) -> str | None:
         """The version of swaa-convert that put its code into the repo."""
-        return self._note("tool", "version")
+        return self._note("tool", "version") if self.manifest is None else self.manifest.code
 
     def _note(self, part: str, key: str) -> str | None:
         values = self.notes.get(part)
@@ -64,7 +68,11 @@ class ConvertedRepo:
 
 def read_repo(where: str, revision: str | None) -> ConvertedRepo:
     """The converted repo in a local folder or on the Hub."""
-    source = open_source(where, revision, quiet=True)
+    return repo_of(open_source(where, revision, quiet=True), where)
+
+
+def repo_of(source: Source, where: str) -> ConvertedRepo:
+    """The converted repo that `source` is, which the user calls `where`; anything else is refused."""
     if "config.json" not in source.files:
         raise SwaaError(f"{source.name} has no config.json, so it is no converted repo")
     config = source.read_json("config.json")
@@ -75,7 +83,7 @@ def read_repo(where: str, revision: str | None) -> ConvertedRepo:
         )
     rule = _rule(source.name, config)
     recipe, notes = _recipe(source)
-    return ConvertedRepo(source.name, source.revision, config, rule, recipe, notes)
+    return ConvertedRepo(source.name, source.revision, config, rule, recipe, notes, read_manifest(source))
 
 
 def _rule(name: str, config: Mapping[str, Any]) -> Rule:

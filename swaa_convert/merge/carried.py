@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from swaa_convert.config_json import swaa_config
 from swaa_convert.errors import SwaaError, nearest
-from swaa_convert.layers import full_layers
+from swaa_convert.layers import clipped, full_layers
 from swaa_convert.merge.adapter import CONFIG, Adapter
 from swaa_convert.recipe import Recipe, recipe_from
 from swaa_convert.recipe_file import RECIPE_FILE, parse_recipe
@@ -52,8 +52,9 @@ def departures(plan: "Plan") -> list[str]:
 
 def _rule(theirs: Recipe, plan: "Plan") -> dict[str, Any]:
     """Their recipe as the `swaa_config` of this model; one that leaves the layers open is met by any."""
-    full = plan.full if theirs.interleave == "auto" else full_layers(theirs, plan.depth, clip=True)
-    return swaa_config(theirs, full, plan.depth, clip=True)
+    theirs, _ = clipped(theirs, plan.depth)
+    full = plan.full if theirs.interleave == "auto" else full_layers(theirs, plan.depth)
+    return swaa_config(theirs, full, plan.depth)
 
 
 def _swaa_config(adapter: Adapter, name: str) -> dict[str, Any] | None:

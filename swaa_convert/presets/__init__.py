@@ -12,10 +12,14 @@ _FOLDER = Path(__file__).parent
 NAMES = ("quality", "balanced", "efficiency", "quality-lora", "balanced-lora", "efficiency-lora")
 
 
+class UnknownRecipe(SwaaError):
+    """A word that names neither a preset nor a recipe file."""
+
+
 def preset_text(name: str) -> str:
     """A preset's YAML with its comments."""
     if name not in NAMES:
-        raise SwaaError(f"no preset {name!r}: {nearest(name, NAMES)}")
+        raise UnknownRecipe(f"no preset {name!r}: {nearest(name, NAMES)}")
     return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -31,5 +35,5 @@ def read_recipe(name: str) -> dict[str, Any]:
         return read_preset(name)[0]
     path = Path(name).expanduser()
     if not path.exists():
-        raise SwaaError(f"no recipe file and no preset {name!r}: {nearest(name, NAMES)}")
+        raise UnknownRecipe(f"no recipe file and no preset {name!r}: {nearest(name, NAMES)}")
     return read_recipe_file(path)

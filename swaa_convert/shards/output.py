@@ -26,11 +26,24 @@ class Output:
         Their index; None where a single file needs none.
     merger:
         Where changed tensors come from, if any change.
+    limit:
+        The size that the files were asked to have at most.
     """
 
     shards: tuple[Shard, ...]
     index: bytes | None
     merger: "Merger | None"
+    limit: int | None
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The names of the tensors that are no longer the source's."""
+        slots = (slot for shard in self.shards for slot in shard.slots)
+        return tuple(slot.name for slot in slots if self.merger is not None and self.merger.changes(slot))
+
+    def new_bytes(self, *, link: bool) -> int:
+        """What the weights take on the disk; files that are only linked take nothing."""
+        return sum(shard.size for shard in self.shards if not (link and self.is_copy(shard)))
 
     @property
     def size(self) -> int:
@@ -60,6 +73,6 @@ def plan_output(source: Source, weights: Sequence[str], merger: "Merger | None",
     if limit is not None:
         planned = cut(planned, limit)
     if planned == shards and INDEX in weights:
-        return Output(tuple(planned), source.read(INDEX), merger)
+        return Output(tuple(planned), source.read(INDEX), merger, limit)
     old = source.read_json(INDEX) if INDEX in weights else None
-    return Output(tuple(planned), make_index(planned, old), merger)
+    return Output(tuple(planned), make_index(planned, old), merger, limit)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import swaa_convert.convert
+import swaa_convert.staging
 from swaa_convert.convert import convert_checkpoint
 from swaa_convert.errors import SwaaError
 from swaa_convert.recipe import Recipe
@@ -59,6 +60,7 @@ def test_a_failed_swap_leaves_the_old_one(source: Path, tmp_path: Path, monkeypa
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fail_into_place)
+    monkeypatch.setattr(swaa_convert.staging, "exchange", lambda one, other: False)
     with pytest.raises(SwaaError, match="disk on fire"):
         convert_checkpoint(source, tmp_path / "out", Recipe(window=1), force=True, check=False)
     assert tree(tmp_path) == before
@@ -115,7 +117,8 @@ def test_the_systems_errors_are_one_line(
 ) -> None:
     error = OSError(number, os.strerror(number), "shard")
     monkeypatch.setattr(swaa_convert.convert, "copy_file", failing(error))
-    assert refused(source, "--out", tmp_path / "out", "-q") == f"shard: {os.strerror(number)}: nothing was written"
+    said = refused(source, "--out", tmp_path / "out", "-q")
+    assert said.startswith(f"shard: {os.strerror(number)}: nothing was written: ")
 
 
 def test_linking_across_file_systems(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

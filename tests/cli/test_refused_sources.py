@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "index with number": (index({"a": 3}), "no safetensors file beside it"),
     "missing shard": (missing_shard, "names model-00002-of-00002.safetensors, which is not there (1 of 2"),
     "phantom tensor": (phantom_tensor, "holds ghost.weight, but no shard does"),
-    "tensor twice": (same_tensor_twice, "which another shard holds too"),
+    "tensor twice": (same_tensor_twice, "which model-00001-of-00002.safetensors holds too"),
     "cut weights": (cut, "model.safetensors is damaged (it should hold"),
     "empty weights": (write("model.safetensors", b""), "model.safetensors is damaged"),
     "absurd header": (header(b"{}", 2**62), "its header runs past its end"),

@@ -120,7 +120,8 @@ def test_broken_recipe_file(qwen3_source: Path, tmp_path: Path) -> None:
 
 
 def test_no_such_recipe(qwen3_source: Path, tmp_path: Path) -> None:
-    assert "did you mean 'balanced'" in refused(qwen3_source, "--out", tmp_path / "out", "--recipe", "balance")
+    args = (qwen3_source, "--out", tmp_path / "out", "--recipe", "balancd")
+    assert "did you mean 'balanced'" in refused(*args, code=2)
 
 
 def test_published_list_needs_clipping(qwen3_source: Path, tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_recipes_table() -> None:
 
 def test_recipes_show() -> None:
     assert run("recipes", "show", "quality").stdout.startswith("summary: ")
-    assert "did you mean 'efficiency'" in refused("recipes", "show", "eficiency")
+    assert "did you mean 'efficiency'" in refused("recipes", "show", "eficiency", code=2)
 
 
 def test_version() -> None:

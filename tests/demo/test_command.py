@@ -56,6 +56,12 @@ def test_without_matplotlib_nothing_is_measured(monkeypatch: pytest.MonkeyPatch,
     assert "pip install 'swaa-convert[plots]'" in refused("demo", "--png", tmp_path / "demo.png")
 
 
+@pytest.mark.parametrize("option", ["--json", "--png"])
+def test_without_its_folder_nothing_is_measured(option: str, tmp_path: Path) -> None:
+    assert refused("demo", option, tmp_path / "no/folder").startswith(f"{tmp_path}/no/folder: ")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("wrong", [("--length", "50"), ("--length", "9000"), ("--samples", "0"), ("--window", "0")])
 def test_sizes_that_make_no_sense(wrong: tuple[str, str]) -> None:
     assert wrong[0] in refused("demo", *wrong, code=2)

@@ -3,7 +3,7 @@
 import pytest
 
 from swaa_convert.errors import SwaaError
-from swaa_convert.layers import fa_decode_layers, full_layers
+from swaa_convert.layers import clipped, fa_decode_layers, full_layers
 from swaa_convert.recipe import Recipe
 
 WORDS = [
@@ -63,7 +63,7 @@ def test_list_past_the_depth() -> None:
     published = Recipe(full_layers=tuple(range(1, 48, 2)))
     with pytest.raises(SwaaError, match="names layer 37, but the model has layers 0 to 35 .--clip-layers"):
         full_layers(published, 36)
-    assert full_layers(published, 36, clip=True) == tuple(range(1, 36, 2))
+    assert full_layers(clipped(published, 36)[0], 36) == tuple(range(1, 36, 2))
 
 
 def test_auto_must_be_resolved_first() -> None:
@@ -87,4 +87,4 @@ def test_fa_decode(recipe: Recipe, expected: bool | list[int]) -> None:
 def test_fa_decode_past_the_depth() -> None:
     with pytest.raises(SwaaError, match="fa_decode_layers names layer 4"):
         fa_decode_layers(Recipe(fa_decode_layers=(1, 4)), 4)
-    assert fa_decode_layers(Recipe(fa_decode_layers=(1, 4)), 4, clip=True) == [1]
+    assert fa_decode_layers(clipped(Recipe(fa_decode_layers=(1, 4)), 4)[0], 4) == [1]
