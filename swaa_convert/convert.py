@@ -1,9 +1,8 @@
 """One conversion from beginning to end: source, plan, weights, config, card, check, publish."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 from swaa_convert.card import render_card
@@ -21,7 +20,9 @@ from swaa_convert.recipe_file import RECIPE_FILE, dump_recipe
 from swaa_convert.report import Reporter
 from swaa_convert.resources import MODELING_DIR
 from swaa_convert.resume import FILE, Finished, Journal, finished_bytes, reuse, weights_key
+from swaa_convert.shards.layout import Shard
 from swaa_convert.shards.output import Output, plan_output
+from swaa_convert.shards.pool import side_by_side
 from swaa_convert.shards.write import write_shard
 from swaa_convert.source import LocalSource, open_source
 from swaa_convert.space import check_space, require_space
@@ -130,18 +131,18 @@ def _write_weights(plan: Plan, output: Output, stage: Path, hasher: Hasher, prog
     key = weights_key(plan.source, plan.weights, plan.adapters, output.limit)
     journal, finished = Journal(stage, key), reuse(stage, key, hasher, progress)
     journal.begin(finished)
-    for shard in output.shards:
+
+    def write(shard: Shard, watched: Callable[[Advance], Advance]) -> None:
         path = stage / shard.name
-        if shard.name not in finished:
-            with _hashed(plan, shard.name, stage, hasher, progress.advance, copy=output.is_copy(shard)) as told:
-                write_shard(shard, path, plan.source.path_of, output.merger, told, link=link)
-            size = path.stat().st_size
-            hasher.when_hashed(shard.name, partial(_note, journal, shard.name, size))
+        with _hashed(plan, shard.name, stage, hasher, progress.advance, copy=output.is_copy(shard)) as told:
+            write_shard(shard, path, plan.source.path_of, output.merger, watched(told), link=link)
+        size = path.stat().st_size
+        hasher.when_hashed(shard.name, lambda sha256: journal.add(shard.name, Finished(size, sha256)))
+
+    for name in finished:
+        progress.finished(name)
+    for shard in side_by_side([shard for shard in output.shards if shard.name not in finished], write):
         progress.finished(shard.name)
-
-
-def _note(journal: Journal, name: str, size: int, sha256: str) -> None:
-    journal.add(name, Finished(size, sha256))
 
 
 def _hashed(

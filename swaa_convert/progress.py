@@ -8,7 +8,6 @@ import click
 
 from swaa_convert.sizes import show_bytes
 
-
 # How often a long file says how far it is.
 _SECONDS = 10
 

@@ -1,5 +1,6 @@
 """The merge of one conversion: which stored tensors it changes, and their new bytes as the shards are written."""
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,7 @@ from swaa_convert.shards.layout import Shard, Slot
 from swaa_convert.source import Source
 
 # peft's layers are built for modules of about this many bytes at a time.
-_BATCH = 128 * 1024**2
+_BATCH = 64 * 1024**2
 _INPUT, _OUTPUT = (f"{path}.weight" for path in EMBEDDINGS)
 
 
@@ -45,7 +46,7 @@ class Merger:
         self._model = empty_model(config)
         self._slots: dict[str, Slot] = {}
         self._unit_of: dict[str, Unit] = {}
-        self._ready: dict[str, Tensor] = {}
+        self._lock = threading.Lock()
 
     @property
     def modules(self) -> int:
@@ -67,22 +68,23 @@ class Merger:
     def changes(self, slot: Slot) -> bool:
         return slot.name in self._unit_of
 
-    def data(self, slots: tuple[Slot, ...], position: int) -> memoryview:
-        slot = slots[position]
-        if slot.name not in self._ready:
-            self._merge(slots[position:])
-        return raw(_as_stored(self._ready.pop(slot.name), slot))
+    def file_of(self, slots: tuple[Slot, ...]) -> "MergedFile":
+        return MergedFile(self, slots)
 
-    def _merge(self, rest: Sequence[Slot]) -> None:
-        """Merge the modules of the next tensors, and keep what this file needs of them."""
-        merged, _ = merge_units(self._model, self._next_units(rest), self._adapters, self._read)
-        wanted = {slot.name for slot in rest}
-        self._ready |= {name: tensor for name, tensor in merged.items() if name in wanted}
+    def merge(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
+        """The first of these tensors as merged, and as many of the following as are worth merging with it.
 
-    def _next_units(self, rest: Sequence[Slot]) -> list[Unit]:
+        One thread merges at a time: torch computes each merge with all of the machine's cores.
+        """
+        wanted = {slot.name for slot in slots}
+        with self._lock:
+            merged = merge_units(self._model, self._next_units(slots), self._adapters, self._read)
+        return {name: tensor for name, tensor in merged.items() if name in wanted}
+
+    def _next_units(self, slots: Sequence[Slot]) -> list[Unit]:
         units: list[Unit] = []
         size = 0
-        for slot in rest:
+        for slot in slots:
             unit = self._unit_of.get(slot.name)
             if unit is None or unit in units:
                 continue
@@ -136,6 +138,20 @@ class Merger:
                 f"{self._source.name}: config.json ties the embeddings, but {_INPUT} and {_OUTPUT} differ: "
                 "set tie_word_embeddings to false in a copy of it"
             )
+
+
+class MergedFile:
+    """The merged tensors of one file, as they are asked for one after the other."""
+
+    def __init__(self, merger: Merger, slots: tuple[Slot, ...]) -> None:
+        self._merger, self._slots = merger, slots
+        self._ready: dict[str, Tensor] = {}
+
+    def data(self, position: int) -> memoryview:
+        slot = self._slots[position]
+        if slot.name not in self._ready:
+            self._ready |= self._merger.merge(self._slots[position:])
+        return raw(_as_stored(self._ready.pop(slot.name), slot))
 
 
 def _around(name: str) -> list[str]:

@@ -11,17 +11,15 @@ from torch import Tensor
 from swaa_convert.errors import SwaaError
 from swaa_convert.merge.fused import fused, unfused
 from swaa_convert.merge.loaded import LoadedAdapter, one_line
-from swaa_convert.merge.model import EMBEDDINGS, fill, is_tied, piece
+from swaa_convert.merge.model import EMBEDDINGS, fill, piece
 
 Unit = tuple[str, ...]
 # The tensors stored for a module, by name.
 Read = Callable[[str], dict[str, Tensor]]
 
 
-def merge_units(
-    model: Any, units: Sequence[Unit], adapters: Iterable[LoadedAdapter], read: Read
-) -> tuple[dict[str, Tensor], bool]:
-    """(tensors of the merged modules as they are stored, whether the embeddings are still tied).
+def merge_units(model: Any, units: Sequence[Unit], adapters: Iterable[LoadedAdapter], read: Read) -> dict[str, Tensor]:
+    """The tensors of the merged modules, named and shaped as they are stored.
 
     Parameters
     ----------
@@ -42,7 +40,7 @@ def merge_units(
             built = _merged(built, adapter)
     state = {path: _state(built, path) for path in paths}
     as_stored = unfused(model, _joined(state[path] for path in paths & converted)) if paths & converted else {}
-    return as_stored | _joined(state[path] for path in paths - converted), is_tied(built)
+    return as_stored | _joined(state[path] for path in paths - converted)
 
 
 def _companions(paths: set[str], adapters: Iterable[LoadedAdapter]) -> set[str]:

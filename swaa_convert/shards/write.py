@@ -10,14 +10,21 @@ from swaa_convert.copying import Advance, copy_file, copy_range, link_file
 from swaa_convert.shards.layout import Shard, Slot, header_of
 
 
+class MergedFile(Protocol):
+    """The changed tensors of one file."""
+
+    def data(self, position: int) -> memoryview:
+        """The new bytes of the tensor at `position`; those behind it will be asked for next."""
+
+
 class Merged(Protocol):
     """Where the bytes of changed tensors come from."""
 
     def changes(self, slot: Slot) -> bool:
         """Whether this tensor is not the source's."""
 
-    def data(self, slots: tuple[Slot, ...], position: int) -> memoryview:
-        """The new bytes of the tensor at `position`; those behind it will be asked for next."""
+    def file_of(self, slots: tuple[Slot, ...]) -> MergedFile:
+        """The changed tensors among those of one file; several files may be asked for at once."""
 
 
 def is_copy(shard: Shard, merged: Merged | None) -> bool:
@@ -40,11 +47,12 @@ def write_shard(
         return put(path_of(shard.name), target, advance)
     with ExitStack() as files, target.open("xb", buffering=0) as writer:
         open_files: dict[str, FileIO] = {}
+        changed = None if merged is None else merged.file_of(shard.slots)
         _write(writer, memoryview(header_of(shard)), advance)
         for position, run in _runs(shard.slots, merged):
             first = run[0]
-            if merged is not None and merged.changes(first):
-                _write(writer, merged.data(shard.slots, position), advance)
+            if changed is not None and _changes(merged, first):
+                _write(writer, changed.data(position), advance)
                 continue
             if first.file not in open_files:
                 open_files[first.file] = files.enter_context(path_of(first.file).open("rb", buffering=0))
