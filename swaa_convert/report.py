@@ -13,6 +13,7 @@ from swaa_convert.plan import Plan
 from swaa_convert.progress import Progress, progress
 from swaa_convert.shards.output import Output
 from swaa_convert.sizes import show_bytes
+from swaa_convert.weights import INDEX
 
 
 class Reporter:
@@ -52,7 +53,8 @@ class Reporter:
             self.say(f"Merge    into {output.merger.modules} modules{', untying the embeddings' * output.unties}")
         if rewritten:
             self.say(f"Rewrite  {', '.join(rewritten)}")
-        self.say(f"Write    {', '.join(written)}")
+        index = [INDEX] if output is not None and output.index is not None else []
+        self.say(f"Write    {', '.join([*index, *written])}")
         self.say(f"Config   swaa_config: {json.dumps(plan.swaa)}")
         self.say("Dry run: nothing was written.")
 

@@ -1,6 +1,8 @@
 """An adapter's tensors and its configuration as peft reads it, checked."""
 
 import json
+import pickle
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
+import transformers
 from peft import LoraConfig, PeftConfig
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,6 +22,7 @@ from swaa_convert.merge.adapter import CONFIG, WEIGHTS, Adapter
 from swaa_convert.merge.quiet import silence
 from swaa_convert.weights import read_header
 
+_SIZES = re.compile(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)")
 # Keys of adapter_config.json that are not settings of peft's.
 _OURS = {"swaa_config"}
 
@@ -64,19 +69,26 @@ def load_adapter(adapter: Adapter) -> LoadedAdapter:
 
 
 @contextmanager
-def one_line(name: str, what: str) -> Iterator[None]:
-    """Say what peft or transformers raises in one line that names the adapter."""
+def one_line(adapter: Adapter, what: str, way_out: str) -> Iterator[None]:
+    """Say what peft or transformers raises in one line: the adapter, what is wrong and the way out."""
     try:
         with silence():
             yield
-    except SwaaError:
-        raise
-    except MemoryError:
+    except (SwaaError, MemoryError, OSError):
         raise
     except KeyError as error:
-        raise SwaaError(f"{name} {what}: it lacks {error.args[0]}") from error
+        raise SwaaError(f"{adapter.name} {what}: it lacks {_plain(str(error.args[0]))}: {way_out}") from error
+    except NotImplementedError as error:
+        raise SwaaError(
+            f"{adapter.name} {what}: {_sentence(error)}: convert without --lora, and load the adapter onto the result"
+        ) from error
+    except (AttributeError, ImportError, TypeError) as error:
+        raise SwaaError(
+            f"{adapter.name} {what}: {_sentence(error)}: peft {peft.__version__} and transformers "
+            f"{transformers.__version__} may not fit each other, so upgrade them"
+        ) from error
     except Exception as error:
-        raise SwaaError(f"{name} {what}: {_sentence(error)}") from error
+        raise SwaaError(f"{adapter.name} {what}: {_sentence(error)}: {way_out}") from error
 
 
 def _config(adapter: Adapter) -> Any:
@@ -89,7 +101,7 @@ def _config(adapter: Adapter) -> Any:
             f"{adapter.name}: {CONFIG} has {unknown[0]}, which the installed peft does not know: "
             "pip install --upgrade peft"
         )
-    with tempfile.TemporaryDirectory() as folder, one_line(adapter.name, "cannot be read by peft"):
+    with tempfile.TemporaryDirectory() as folder, one_line(adapter, "cannot be read by peft", "save it again"):
         (Path(folder) / CONFIG).write_text(json.dumps(values), encoding="utf-8")
         return PeftConfig.from_pretrained(folder)
 
@@ -100,13 +112,26 @@ def _tensors(adapter: Adapter) -> dict[str, Tensor]:
     if name == WEIGHTS[0]:
         read_header(path, f"{adapter.name}: {name}")
         return load_file(path)
-    with one_line(adapter.name, f"cannot be read: {name} is damaged or holds more than tensors"):
+    try:
+        # Only tensors and plain containers are unpickled, no code.
         found = torch.load(path, map_location="cpu", weights_only=True)
         return {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError) as error:
+        raise SwaaError(
+            f"{adapter.name}: {name} is damaged or holds more than tensors: load it with peft once and save it again, "
+            "as safetensors"
+        ) from error
 
 
 def _sentence(error: Exception) -> str:
-    """The line that matters: of several, the first that says what does not fit."""
+    """The line that matters: of several, the first that says which tensor does not fit."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    telling = next((line for line in lines if line.startswith("size mismatch")), lines[0])
-    return telling.replace("base_model.model.", "").replace(".default", "")[:400].rstrip(".")
+    sizes = [match for line in lines if (match := _SIZES.match(line))]
+    if sizes:
+        return f"{_plain(sizes[0][1])} has shape {sizes[0][2]}, but the model needs {sizes[0][3]}"
+    return _plain(lines[0])[:300].rstrip(".")
+
+
+def _plain(text: str) -> str:
+    """Names as the adapter's file has them."""
+    return text.replace("base_model.model.", "").replace(".default", "")

@@ -36,7 +36,7 @@ def merge_units(model: Any, units: Sequence[Unit], adapters: Iterable[LoadedAdap
     built = piece(model, filled)
     converted = {path for path in filled if _fill(model, built, path, read(path))}
     for adapter in adapters:
-        with one_line(adapter.name, "cannot be merged"):
+        with one_line(adapter.adapter, "cannot be merged", "load it onto the result of a conversion without --lora"):
             built = _merged(built, adapter)
     state = {path: _state(built, path) for path in paths}
     as_stored = unfused(model, _joined(state[path] for path in paths & converted)) if paths & converted else {}

@@ -26,7 +26,8 @@ def find_targets(model: Any, adapters: Sequence[LoadedAdapter], source: str) -> 
     tied = is_tied(model)
     modules = {name for name, _ in model.named_modules() if name}
     for adapter in adapters:
-        with one_line(adapter.name, f"does not fit {source}"):
+        way_out = f"is {adapter.adapter.base or 'SOURCE'} really its base?"
+        with one_line(adapter.adapter, f"does not fit {source}", way_out):
             wrapped = _wrap(model, adapter)
             _assign(adapter, wrapped, modules)
             wrapped.merge_and_unload()

@@ -77,6 +77,7 @@ def missing_shard(source: Path) -> None:
 def no_index(source: Path) -> None:
     sharded(source)
     (source / "model.safetensors.index.json").unlink()
+    (source / "model-00001-of-00002.safetensors").unlink()
 
 
 def phantom_tensor(source: Path) -> None:
@@ -102,7 +103,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "empty": (only("notes.txt"), "has no config.json"),
     "adapter": (
         only("adapter_config.json", b'{"base_model_name_or_path": "org/base"}'),
-        "is a PEFT adapter, not a model: merge it into org/base",
+        "is a PEFT adapter, not a model: give org/base as SOURCE and the adapter as --lora",
     ),
     "adapter and model": (write("adapter_config.json", {}), "holds a model and a PEFT adapter"),
     "diffusers": (only("model_index.json"), "is a diffusers pipeline"),
@@ -140,7 +141,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "bin": (weights_as("pytorch_model.bin"), "save_pretrained('source-safetensors')"),
     "sharded bin": (weights_as("pytorch_model-00001-of-00002.bin"), "has only pytorch_model*.bin weights"),
     "pth": (weights_as("consolidated.00.pth"), "has only *.pth weights"),
-    "shards without index": (no_index, "has shards but no model.safetensors.index.json"),
+    "shards without index": (no_index, "has no model.safetensors.index.json, and of 2 shards only 1"),
     "index without map": (index(None), "has no weight_map"),
     "index with empty map": (index({}), "has no weight_map"),
     "index climbing out": (index({"a": "../../x.safetensors"}), "no safetensors file beside it"),

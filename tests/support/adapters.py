@@ -75,6 +75,13 @@ def make_adapter(source: Path, out: Path, seed: int = 0, **config: Any) -> Path:
     return out
 
 
+def make_other(source: Path, out: Path, config: Any) -> Path:
+    """Save an adapter of another of peft's methods."""
+    with _quiet():
+        get_peft_model(AutoModelForCausalLM.from_pretrained(source), config).save_pretrained(str(out))
+    return out
+
+
 def merged_by_peft(source: Path, adapters: Iterable[Path], dtype: torch.dtype) -> Any:
     """The model that peft's load and merge make, adapter after adapter."""
     with _quiet():
