@@ -56,15 +56,13 @@ def test_the_adapters_recipe_is_the_default(how: str, source_of: Make, adapter: 
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize(
-    ("args", "said"), [(["--window", "8"], "is 8, but"), (["--recipe", "quality"], "is 4096, but")]
-)
+@pytest.mark.parametrize(("option", "value", "window"), [("--window", "8", 8), ("--recipe", "quality", 4096)])
 def test_another_recipe_is_warned_about(
-    how: str, args: list[str], said: str, source_of: Make, adapter: Path, tmp_path: Path
+    how: str, option: str, value: str, window: int, source_of: Make, adapter: Path, tmp_path: Path
 ) -> None:
     carry(adapter, how)
-    result = run(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--dry-run", *args)
-    assert f"Warning: sliding_window_size {said} adapter's {how} says 9" in result.stderr
+    result = run(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--dry-run", option, value)
+    assert f"Warning: sliding_window_size is {window}, but adapter's {how} says 9" in result.stderr
 
 
 def test_quiet_warns_nobody(source_of: Make, adapter: Path, tmp_path: Path) -> None:

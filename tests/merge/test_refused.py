@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no keys": (tensors(lambda t: t.clear()), "holds no tensors"),
     "another width": (
         tensors(lambda t: t.update({KEY: torch.zeros(4, 32)})),
-        "q_proj.lora_A.weight has shape [4, 32], but the model needs [4, 64]: is org/base really its base?",
+        "q_proj.lora_A.weight has shape [4, 32], but the model needs [4, 64]: is org/base",
     ),
     "another rank": (setting(r=5), "has shape [4, 64], but the model needs [5, 64]"),
     "unknown targets": (setting(target_modules=["c_attn"]), "c_attn"),

@@ -6,16 +6,33 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from swaa_convert.convert import convert_checkpoint
 from swaa_convert.merge.adapter import open_adapters
 from swaa_convert.recipe import Recipe
 from tests.merge.conftest import Make
-from tests.support.adapters import EXPERTS, KINDS, QV, TIES, assert_same_bits, make_adapter, saved_by_peft, stored
-from tests.support.sources import FAMILIES
+from tests.support.adapters import (
+    EXPERTS,
+    FUSES,
+    KINDS,
+    QV,
+    TIES,
+    assert_same_bits,
+    copied,
+    make_adapter,
+    saved_by_peft,
+    stored,
+)
+from tests.support.sources import FAMILIES, write_json
 
 BF16 = torch.bfloat16
+# What peft wrote at first.
+OLD_KEYS = (
+    "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights", "lora_alpha",
+    "lora_dropout", "modules_to_save", "peft_type", "r", "target_modules", "task_type",
+)  # fmt: skip
 CASES = [(family, tied, kind) for family in FAMILIES for tied in (False, True) for kind in KINDS]
 CASES += [(family, True, kind) for family in FAMILIES for kind in TIES]
 CASES += [("qwen3_moe", False, kind) for kind in EXPERTS]
@@ -87,3 +104,30 @@ def test_untied_embeddings_load(source_of: Make, adapter_of: Make, tmp_path: Pat
     model = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, dtype=BF16)
     assert torch.equal(model.lm_head.weight, stored(repo)["lm_head.weight"])
     assert not torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+
+
+def test_an_adapter_of_an_older_peft(source_of: Make, adapter_of: Make, tmp_path: Path) -> None:
+    source = source_of()
+    adapter = copied(adapter_of(source, "saved_head", **KINDS["saved_head"]), tmp_path / "adapter")
+    torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").unlink()
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    write_json(adapter / "adapter_config.json", {key: config[key] for key in OLD_KEYS} | {"enable_lora": None})
+    check(source, [adapter], tmp_path)
+
+
+@pytest.mark.skipif(not FUSES, reason="before version 5, transformers fuses no experts")
+def test_an_adapter_from_before_experts_were_fused(source_of: Make, adapter_of: Make, tmp_path: Path) -> None:
+    source = source_of("qwen3_moe")
+    adapter = copied(adapter_of(source), tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    targets = ["gate_proj", "up_proj", "down_proj"]
+    write_json(adapter / "adapter_config.json", {**config, "target_modules": targets})
+    tensors = {}
+    for name, weight in stored(source).items():
+        prefix = f"base_model.model.{name.removesuffix('.weight')}"
+        if ".experts." in name:
+            tensors[f"{prefix}.lora_A.weight"] = torch.randn(4, weight.shape[1])
+            tensors[f"{prefix}.lora_B.weight"] = torch.randn(weight.shape[0], 4)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    check(source, [adapter], tmp_path)

@@ -15,7 +15,7 @@ from swaa_convert.merge.adapter import open_adapters
 from swaa_convert.recipe import Recipe
 from swaa_convert.shards import pool
 from tests.merge.conftest import Make
-from tests.support.adapters import assert_same_bits, copied, make_adapter, stored
+from tests.support.adapters import EXPERTS, FUSES, assert_same_bits, copied, make_adapter, stored
 from tests.support.command import run, tree
 from tests.support.sources import make_source, write_json
 
@@ -99,25 +99,16 @@ def test_a_missing_index_is_written(source_of: Make, adapter_of: Make, tmp_path:
     assert json.loads((repo / INDEX).read_text()) == index
 
 
+@pytest.mark.skipif(not FUSES, reason="before version 5, transformers fuses no experts")
 def test_fused_experts_on_disk(source_of: Make, adapter_of: Make, tmp_path: Path) -> None:
-    source = make_source(tmp_path / "source", "qwen3_moe", dtype=torch.bfloat16)
-    kinds = {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
-    if not hasattr(torch, "fused") and (adapter := _experts(source, source_of, adapter_of, kinds)) is None:
-        pytest.skip("before version 5, transformers fuses no experts")
-    separate = merged(source, adapter, tmp_path / "separate")
-    _fuse(source)
-    fused = merged(source, adapter, tmp_path / "fused")
-    _fuse(separate)
-    assert_same_bits(stored(fused), stored(separate))
+    adapter = adapter_of(source_of("qwen3_moe"), "experts", **EXPERTS["experts"])
+    separate = make_source(tmp_path / "separate", "qwen3_moe", dtype=torch.bfloat16)
+    fused = _fuse(copied(separate, tmp_path / "fused"))
+    ours = [merged(each, adapter, tmp_path / f"out-{each.name}") for each in (separate, fused)]
+    assert_same_bits(stored(_fuse(ours[0])), stored(ours[1]))
 
 
-def _experts(source: Path, source_of: Make, adapter_of: Make, kinds: dict[str, Any]) -> Path | None:
-    from tests.support.adapters import FUSES
-
-    return adapter_of(source_of("qwen3_moe"), "fused", **kinds) if FUSES else None
-
-
-def _fuse(folder: Path) -> None:
+def _fuse(folder: Path) -> Path:
     """Store the experts as version 5 has them in memory."""
     weights = load_file(folder / "model.safetensors")
     for layer in range(4):
@@ -128,6 +119,7 @@ def _fuse(folder: Path) -> None:
         )
         weights |= {f"{prefix}.gate_up_proj": torch.cat([gate, up], 1), f"{prefix}.down_proj": down}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 @pytest.mark.parametrize("with_adapter", [False, True])
