@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from swaa_convert.card import render_card
@@ -11,7 +11,7 @@ from swaa_convert.copying import Advance, copy_file, write_file
 from swaa_convert.hashing import Hasher, known_sha256
 from swaa_convert.leftovers import sweep
 from swaa_convert.manifest import MANIFEST, Merged, dump_manifest, make_manifest
-from swaa_convert.merge.adapter import Adapter
+from swaa_convert.merge.adapter import Adapter, refuse_inside
 from swaa_convert.merge.carried import departures
 from swaa_convert.plan import CARD, SOURCE_CARD, Plan, make_plan
 from swaa_convert.progress import Progress
@@ -81,6 +81,7 @@ def convert_checkpoint(
         opened = open_source(source, revision, quiet=quiet)
         if isinstance(opened, LocalSource):
             refuse_overlap(target, opened.root)
+        refuse_inside(target, adapters)
         plan = make_plan(opened, recipe, clip_layers=clip_layers, adapters=adapters)
         reporter.plan(plan, out)
         reporter.warn(departures(plan))
@@ -90,7 +91,6 @@ def convert_checkpoint(
             return target
         check_space(target, plan, link=link, there=finished_bytes(target) if resume else 0)
         _fetch(plan, quiet=quiet)
-        check_weights(opened, plan.weights)
         output = _output(plan, max_shard_size)
         if output.rewritten:
             # What is rewritten needs room even where the rest is linked.
@@ -141,8 +141,10 @@ def _write_weights(plan: Plan, output: Output, stage: Path, hasher: Hasher, prog
 
     for name in finished:
         progress.finished(name)
-    for shard in side_by_side([shard for shard in output.shards if shard.name not in finished], write):
-        progress.finished(shard.name)
+    todo = [shard for shard in output.shards if shard.name not in finished]
+    with closing(side_by_side(todo, write)) as written:
+        for shard in written:
+            progress.finished(shard.name)
 
 
 def _hashed(
@@ -165,6 +167,8 @@ def _is_here(plan: Plan) -> bool:
 
 
 def _output(plan: Plan, max_shard_size: int | None) -> Output:
+    """The weight files to write, after everything about weights and adapters has been checked."""
+    check_weights(plan.source, plan.weights)
     merger = None
     if plan.adapters:
         # peft and torch are imported here and not before.

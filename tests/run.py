@@ -1,7 +1,7 @@
 """Sets up everything that the tests need and runs them: `python tests/run.py`. Needs Python and pip, nothing else.
 
 Each supported minor version of transformers gets a virtual environment of its own under .venvs/ and runs the whole
-suite of the embedded model; the newest also runs everything else, and the linters. Checkpoints saved under each
+suites of the embedded model and of merging; the newest also runs everything else, and the linters. Checkpoints saved under each
 version are then loaded under all others.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
         if NEWEST in pythons:
             lint(pythons[NEWEST])
         for version, python in pythons.items():
-            paths = [] if version == NEWEST else ["tests/embedded"]
+            paths = [] if version == NEWEST else ["tests/embedded", "tests/merge"]
             test(python, version, ["-n", options.workers, *(options.pytest or paths)], env)
         if len(pythons) > 1 and not options.pytest:
             # The first versions ran before the others had saved anything.

@@ -1,6 +1,7 @@
 """A LoRA adapter as it was given: a local folder or a Hub model. Nothing heavy is imported to look at it."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,13 @@ def open_adapter(given: str | Path, revision: str | None = None, *, quiet: bool 
     adapter = Adapter(source, source.read_json(CONFIG))
     _ = adapter.weights
     return adapter
+
+
+def refuse_inside(target: Path, adapters: Sequence[Adapter]) -> None:
+    """An adapter in the folder that --force replaces would be gone with it."""
+    for adapter in adapters:
+        if isinstance(adapter.source, LocalSource) and adapter.source.root.is_relative_to(os.path.realpath(target)):
+            raise SwaaError(f"--lora: {adapter.name} lies inside --out {target}: choose another folder")
 
 
 def _open(given: str | Path, revision: str | None, *, quiet: bool) -> Source:

@@ -66,7 +66,7 @@ def _base_hint(adapter: Adapter, source: Source) -> str | None:
         )
     if ours == theirs and not source.repo_id:
         return None
-    return f"{adapter.name} names {adapter.base} as its base: merging it into {names[0]}, whose shapes fit"
+    return f"{adapter.name} names {adapter.base} as its base; it goes into {names[0]} if the shapes fit"
 
 
 def _model(name: str) -> str:

@@ -35,19 +35,23 @@ def carried_recipe(adapters: Sequence[Adapter]) -> tuple[dict[str, Any], str] | 
 
 def departures(plan: "Plan") -> list[str]:
     """In words, where the rule of a conversion differs from those that its adapters carry."""
-    said = []
-    for adapter in plan.adapters:
-        found = carried_recipe([adapter])
-        if found is None:
-            continue
-        theirs = _rule(recipe_from(found[0]), plan)
-        said += [
-            f"{key} is {json.dumps(plan.swaa[key])}, but {found[1]} says {json.dumps(value)}: "
-            "weights do best under the rule that they were tuned under"
-            for key, value in theirs.items()
-            if plan.swaa[key] != value
-        ]
-    return said
+    return [said for adapter in plan.adapters for said in _departures(plan, carried_recipe([adapter]))]
+
+
+def _departures(plan: "Plan", found: tuple[dict[str, Any], str] | None) -> list[str]:
+    if found is None:
+        return []
+    keys, where = found
+    try:
+        theirs = _rule(recipe_from(keys), plan)
+    except SwaaError as error:
+        return [f"{where} is not for this model: {error.message}"]
+    return [
+        f"{key} is {json.dumps(plan.swaa[key])}, but {where} says {json.dumps(value)}: "
+        "weights do best under the rule that they were tuned under"
+        for key, value in theirs.items()
+        if plan.swaa[key] != value
+    ]
 
 
 def _rule(theirs: Recipe, plan: "Plan") -> dict[str, Any]:

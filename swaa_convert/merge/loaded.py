@@ -25,6 +25,8 @@ from swaa_convert.weights import read_header
 _SIZES = re.compile(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)")
 # Keys of adapter_config.json that are not settings of peft's.
 _OURS = {"swaa_config"}
+# What newer versions of peft write for every adapter, whether it means anything or not.
+_HARMLESS = {"peft_version", "qalora_group_size"}
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,11 @@ def _config(adapter: Adapter) -> Any:
     """peft's LoraConfig; a setting that this peft does not know would be dropped with a mere warning."""
     values = {key: value for key, value in adapter.config.items() if key not in _OURS}
     known = LoraConfig.__dataclass_fields__
-    unknown = [key for key, value in values.items() if key not in known and value]
+    unknown = [key for key, value in values.items() if key not in known and key not in _HARMLESS and value]
     if unknown:
         raise SwaaError(
             f"{adapter.name}: {CONFIG} has {unknown[0]}, which the installed peft does not know: "
-            "pip install --upgrade peft"
+            "pip install --upgrade peft, or remove it from a copy if it means nothing"
         )
     with tempfile.TemporaryDirectory() as folder, one_line(adapter, "cannot be read by peft", "save it again"):
         (Path(folder) / CONFIG).write_text(json.dumps(values), encoding="utf-8")

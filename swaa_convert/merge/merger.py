@@ -162,5 +162,6 @@ def _around(name: str) -> list[str]:
 
 def _as_stored(tensor: Tensor, slot: Slot) -> Tensor:
     if tensor.dtype != DTYPES[slot.dtype] or tensor.numel() != slot.numel:
-        raise SwaaError(f"peft made {slot.name} {tensor.dtype} {tuple(tensor.shape)} of {slot.dtype} {slot.shape}")
+        made = f"{tensor.dtype} {list(tensor.shape)}"
+        raise SwaaError(f"peft makes {slot.name} {made} of {slot.dtype} {list(slot.shape)}: merge it with peft itself")
     return tensor

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,13 +10,14 @@ from swaa_convert.copying import Advance
 
 _WORKERS = min(4, os.cpu_count() or 1)
 Job = TypeVar("Job")
+Watched = Callable[[Advance], Advance]
 
 
-def side_by_side(jobs: Sequence[Job], work: Callable[[Job, Callable[[Advance], Advance]], None]) -> Iterator[Job]:
+def side_by_side(jobs: Sequence[Job], work: Callable[[Job, Watched], None]) -> Generator[Job, None, None]:
     """Do `work` for each job in a few threads and yield the jobs, in order, as they are done.
 
     What goes wrong in one, and Ctrl-C, stops the others the next time they say how far they are: `work` is given
-    what wraps its Advance for that.
+    what wraps its Advance for that. Close the generator: then none of the threads is left.
     """
     stopped = threading.Event()
 

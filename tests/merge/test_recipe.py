@@ -75,6 +75,13 @@ def test_a_recipe_that_leaves_the_layers_open(source_of: Make, adapter: Path, tm
     assert "Warning" not in run(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--dry-run").stderr
 
 
+def test_a_recipe_for_another_model_is_warned_about(source_of: Make, adapter: Path, tmp_path: Path) -> None:
+    (adapter / "swaa_recipe.yaml").write_text("window: 9\nfull_layers: [30, 40]\n")
+    args = (source_of(), "--lora", adapter, "--out", tmp_path / "out", "--dry-run")
+    assert "full_layers names layer 30" in refused(*args, "--quiet")
+    assert "Warning: adapter's swaa_recipe.yaml is not for this model" in run(*args, "--recipe", "quality").stderr
+
+
 def test_the_last_adapters_recipe_counts(source_of: Make, adapter: Path, tmp_path: Path) -> None:
     first = copied(adapter, tmp_path / "first")
     carry(adapter, "swaa_recipe.yaml")

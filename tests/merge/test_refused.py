@@ -162,6 +162,13 @@ def test_no_such_adapter(given: str, source_of: Make, tmp_path: Path, monkeypatc
     assert refused(source_of(), "--lora", given, "--out", tmp_path / "out", "-q").startswith("--lora")
 
 
+def test_an_adapter_that_force_would_remove(source_of: Make, adapter: Path, tmp_path: Path) -> None:
+    assert run(source_of(), "--out", tmp_path / "out", "-q").exit_code == 0
+    inside = adapter.rename(tmp_path / "out/adapter")
+    assert "lies inside --out" in refused(source_of(), "--lora", inside, "--out", tmp_path / "out", "--force", "-q")
+    assert inside.is_dir()
+
+
 def test_a_model_is_no_adapter(source_of: Make, tmp_path: Path) -> None:
     said = refused(source_of(), "--lora", source_of(), "--out", tmp_path / "out", "-q")
     assert "is a model, not an adapter" in said
