@@ -34,6 +34,7 @@ def render_card(
     recipe: Recipe,
     source_card: str | None,
     cot_files: Sequence[str] = (),
+    adapters: Sequence[tuple[str, str | None]] = (),
 ) -> str:
     """The model card of a converted repo.
 
@@ -51,6 +52,8 @@ def render_card(
         The source's README.md, if it has one: licence, language and tags are carried over.
     cot_files:
         The files whose chat template `--cot` changed.
+    adapters:
+        (name, commit on the Hub) of the LoRA adapters that were merged, in order.
     """
     source = source_id if source_revision else os.path.basename(os.path.abspath(source_id))
     rule = Rule.from_config(config["swaa_config"], config["num_hidden_layers"])
@@ -69,7 +72,9 @@ def render_card(
         long_prompt=long_prompt(recipe.window),
         cot=recipe.cot,
         cot_files=cot_files,
-        paper=paper_row(source.split("/")[-1], recipe, rule),
+        adapters=adapters,
+        # The paper's rows are for weights that nobody tuned.
+        paper=None if adapters else paper_row(source.split("/")[-1], recipe, rule),
         version=__version__,
     )
 

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 from swaa_convert.errors import SwaaError
@@ -20,6 +21,17 @@ def copy_file(source: Path, target: Path, advance: Advance) -> None:
     with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         while count := _copy_chunk(reader.fileno(), writer.fileno()):
             advance(count)
+
+
+def copy_range(reader: FileIO, writer: FileIO, start: int, count: int, advance: Advance) -> None:
+    """Append `count` bytes of an open file, from `start` on, to another."""
+    reader.seek(start)
+    while count:
+        copied = _copy_chunk(reader.fileno(), writer.fileno(), min(count, _CHUNK))
+        if not copied:
+            raise SwaaError(f"{reader.name!s} ended while it was read: fetch the source again")
+        advance(copied)
+        count -= copied
 
 
 def link_file(source: Path, target: Path, advance: Advance) -> None:
@@ -44,25 +56,25 @@ def write_file(target: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _copy_chunk(reader: int, writer: int) -> int:
+def _copy_chunk(reader: int, writer: int, limit: int = _CHUNK) -> int:
     """Copy the next bytes; 0 at the end. Both descriptors keep their own position."""
     # The kernel also says 0 on file systems where it cannot: only a read that finds nothing is the end.
-    return _copy_in_kernel(reader, writer) or _copy_through_memory(reader, writer)
+    return _copy_in_kernel(reader, writer, limit) or _copy_through_memory(reader, writer, limit)
 
 
-def _copy_in_kernel(reader: int, writer: int) -> int:
+def _copy_in_kernel(reader: int, writer: int, limit: int) -> int:
     if not hasattr(os, "copy_file_range"):
         return 0
     try:
-        return os.copy_file_range(reader, writer, _CHUNK)
+        return os.copy_file_range(reader, writer, limit)
     except OSError as error:
         if error.errno not in _NOT_HERE:
             raise
         return 0
 
 
-def _copy_through_memory(reader: int, writer: int) -> int:
-    data = memoryview(os.read(reader, _CHUNK // 8))
+def _copy_through_memory(reader: int, writer: int, limit: int) -> int:
+    data = memoryview(os.read(reader, min(limit, _CHUNK // 8)))
     count = len(data)
     while data:
         data = data[os.write(writer, data) :]

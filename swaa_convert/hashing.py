@@ -62,6 +62,14 @@ class Hasher:
         with self.following(name, path, advance):
             pass
 
+    def result(self, name: str) -> str:
+        """One hash, once it is computed."""
+        return self._found[name].result()
+
+    def when_hashed(self, name: str, tell: Callable[[str], None]) -> None:
+        """Tell the hash of a file that is complete, from any thread, once it is computed."""
+        self._found[name].add_done_callback(lambda done: _tell(done, tell))
+
     def finish(self) -> dict[str, str]:
         """All hashes, by name, once they are computed."""
         return {name: future.result() for name, future in self._found.items()}
@@ -85,6 +93,11 @@ class Hasher:
         update(block)
         with self._lock:
             advance(len(block))
+
+
+def _tell(done: Future[str], tell: Callable[[str], None]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        tell(done.result())
 
 
 def known_sha256(path: Path) -> str | None:

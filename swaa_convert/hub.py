@@ -18,9 +18,10 @@ _CLIENTS = ("requests", "httpx", "httpx2")
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A model on the Hub, at the commit that `asked` (default: the main branch) named."""
+    """A model on the Hub, at the commit that `asked` (default: the main branch) named; it has the file `first`."""
 
     asked: str | None
+    first: str = "config.json"
 
     def path_of(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
@@ -33,16 +34,16 @@ class HubSource(Source):
 
         with hub_errors(self.name, self.revision), _progress_bars(shown=False):
             # Only when asked by branch does the client's cache learn its commit, which offline runs look up.
-            hf_hub_download(self.name, "config.json", revision=self.asked)
+            hf_hub_download(self.name, self.first, revision=self.asked)
         with hub_errors(self.name, self.revision), _progress_bars(shown=not quiet):
             wanted = [glob.escape(name) for name in names]
             interruptible(lambda: snapshot_download(self.name, revision=self.revision, allow_patterns=wanted))
 
 
-def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Source:
+def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool, first: str = "config.json") -> Source:
     """A Hub model at the commit that `revision` (default: the main branch) names now.
 
-    Offline, the copy in the Hub client's cache is taken.
+    Offline, the copy in the Hub client's cache is taken; it is found by the file `first`.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
@@ -53,30 +54,30 @@ def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool) -> Sourc
     except HFValidationError as error:
         raise SwaaError(f"{repo_id} is neither a folder nor a Hub model's id such as Qwen/Qwen3-8B") from error
     except _Unreachable:
-        found = _cached(repo_id, revision)
+        found = _cached(repo_id, revision, first)
         if not quiet:
             click.echo(f"Offline: {repo_id} as far as the Hub's cache has it ({len(found.files)} files)", err=True)
         return found
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
     name = info.id or repo_id
-    return HubSource(name=name, repo_id=name, revision=info.sha, files=files, asked=revision)
+    return HubSource(name=name, repo_id=name, revision=info.sha, files=files, asked=revision, first=first)
 
 
 class _Unreachable(Exception):
     """The Hub did not answer."""
 
 
-def _cached(repo_id: str, revision: str | None) -> LocalSource:
+def _cached(repo_id: str, revision: str | None, first: str) -> LocalSource:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_OFFLINE as offline
 
     try:
-        config = hf_hub_download(repo_id, "config.json", revision=revision, local_files_only=True)
+        found = hf_hub_download(repo_id, first, revision=revision, local_files_only=True)
     except Exception as error:
         pinned = f" at {revision}" if revision else ""
         away = "offline mode is on" if offline else "the Hub cannot be reached"
         raise SwaaError(f"{repo_id}{pinned} is no local folder, {away} and the Hub's cache has no copy") from error
-    return local_source(Path(config).parent, repo_id)
+    return local_source(Path(found).parent, repo_id)
 
 
 @contextmanager

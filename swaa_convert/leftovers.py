@@ -23,12 +23,15 @@ _LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def claimed(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, marked as in use while the block runs; the block removes or renames it."""
-    handle, lock = _new_lock(target)
+def claimed(target: Path, keep: str | None = None) -> Iterator[Path]:
+    """A folder beside `target`, marked as in use while the block runs; the block removes or renames it.
+
+    It is new, or with `keep` the latest that a killed run left with that file in it.
+    """
+    handle, lock = (None if keep is None else _left_lock(target, keep)) or _new_lock(target)
     stage = lock.with_suffix("")
     try:
-        stage.mkdir(0o700)
+        stage.mkdir(0o700, exist_ok=keep is not None)
         yield stage
     finally:
         os.close(handle)
@@ -42,16 +45,43 @@ def moved_aside(stage: Path) -> Path:
     return stage.with_name(f"{stage.name}.old")
 
 
-def sweep(target: Path) -> None:
-    """Remove what killed runs left beside `target`; a repo that one of them had moved aside goes back."""
-    ours = re.compile(re.escape(f".{target.name}.swaa-") + r"\w{8}" + re.escape(_LOCK))
+def sweep(target: Path, keep: str | None = None) -> None:
+    """Remove what killed runs left beside `target`; a repo that one of them had moved aside goes back.
+
+    A folder with the file `keep` in it stays.
+    """
     with contextlib.suppress(OSError):
-        for name in os.listdir(target.parent):
-            if ours.fullmatch(name):
-                _sweep(target, target.parent / name)
+        for lock in _locks(target):
+            _sweep(target, lock, keep)
 
 
-def _sweep(target: Path, lock: Path) -> None:
+def left(target: Path, keep: str) -> list[Path]:
+    """The folders with the file `keep` in them that runs have left or are working in, the latest first."""
+    with contextlib.suppress(OSError):
+        stages = [lock.with_suffix("") for lock in _locks(target)]
+        found = [stage for stage in stages if (stage / keep).is_file()]
+        return sorted(found, key=lambda stage: (stage / keep).stat().st_mtime_ns, reverse=True)
+    return []
+
+
+def _locks(target: Path) -> list[Path]:
+    ours = re.compile(re.escape(f".{target.name}.swaa-") + r"\w{8}" + re.escape(_LOCK))
+    return [target.parent / name for name in os.listdir(target.parent) if ours.fullmatch(name)]
+
+
+def _left_lock(target: Path, keep: str) -> tuple[int, Path] | None:
+    """The lock of the latest folder that was left with the file `keep` in it, taken."""
+    for stage in left(target, keep):
+        lock = stage.with_name(f"{stage.name}{_LOCK}")
+        with contextlib.suppress(OSError):
+            handle = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            if _take(handle) and _is_at(handle, lock):
+                return handle, lock
+            os.close(handle)
+    return None
+
+
+def _sweep(target: Path, lock: Path, keep: str | None) -> None:
     with contextlib.suppress(OSError), _opened(lock) as handle:
         if not _take(handle) or not _is_at(handle, lock):
             return
@@ -59,6 +89,8 @@ def _sweep(target: Path, lock: Path) -> None:
         old = moved_aside(stage)
         if _stands(old) and not _stands(target):
             old.rename(target)
+        if keep is not None and (stage / keep).is_file():
+            return
         shutil.rmtree(stage, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         if not _stands(stage) and not _stands(old):

@@ -1,6 +1,6 @@
 """The plan of one conversion: everything that is decided before anything is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -12,6 +12,8 @@ from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family, shipped_files
 from swaa_convert.layers import clipped, full_layers
 from swaa_convert.manifest import MANIFEST
+from swaa_convert.merge.adapter import Adapter
+from swaa_convert.merge.adapter_checks import check_adapter
 from swaa_convert.parity import Parity, best_parity
 from swaa_convert.recipe import Recipe
 from swaa_convert.recipe_file import RECIPE_FILE
@@ -45,6 +47,8 @@ class Plan:
     small: tuple[str, ...]
     templates: Mapping[str, bytes]
     dropped: tuple[int, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    hints: tuple[str, ...] = ()
 
     @property
     def swaa(self) -> dict[str, Any]:
@@ -69,10 +73,11 @@ class Plan:
         return shipped_files(self.family)
 
 
-def make_plan(source: Source, recipe: Recipe, *, clip_layers: bool = False) -> Plan:
+def make_plan(source: Source, recipe: Recipe, *, clip_layers: bool = False, adapters: Sequence[Adapter] = ()) -> Plan:
     """Check the source and settle every choice; nothing large is fetched for it."""
     _refuse_strange(source)
     config, family = check_source(source)
+    hints = [hint for adapter in adapters if (hint := check_adapter(adapter, source, config))]
     weights = find_weights(source)
     parity = best_parity(source, config) if recipe.interleave == "auto" else None
     if parity is not None:
@@ -96,6 +101,8 @@ def make_plan(source: Source, recipe: Recipe, *, clip_layers: bool = False) -> P
         small=small,
         templates=_reasoning_templates(source, small, recipe) if recipe.cot else {},
         dropped=dropped,
+        adapters=tuple(adapters),
+        hints=tuple(hints),
     )
 
 

@@ -46,15 +46,18 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def recipe_of(base: str | None, flags: dict[str, Any], sets: Iterable[str]) -> Recipe:
-    """The recipe asked for: `--recipe` or the default, with flags and `--set` on top."""
+Carried = tuple[dict[str, Any], str] | None
+
+
+def recipe_of(base: str | None, flags: dict[str, Any], sets: Iterable[str], carried: Carried = None) -> Recipe:
+    """The recipe asked for: `--recipe`, what an adapter carries or the default, with flags and `--set` on top."""
     given = {key: value for key, value in flags.items() if value is not None}
     for key, value in map(_assignment, sets):
         if key in given:
             raise SwaaUsageError(f"{key} is set twice: give it once")
         given[key] = value
     _refuse_rivals(given)
-    values = _base(base)
+    values = carried[0] if carried and base is None else _base(base)
     try:
         return recipe_from(override(values, given))
     except SwaaError as error:
@@ -70,14 +73,14 @@ def _base(name: str | None) -> dict[str, Any]:
         raise SwaaUsageError(error.message) from error
 
 
-def recipe_origin(base: str | None, flags: dict[str, Any], sets: Iterable[str]) -> str:
+def recipe_origin(base: str | None, flags: dict[str, Any], sets: Iterable[str], carried: Carried = None) -> str:
     """Where the recipe starts from and what was changed, in words."""
-    start = base or f"{DEFAULT}, the default"
+    start = base or (carried[1] if carried else f"{DEFAULT}, the default")
     given = [key for key, value in flags.items() if value is not None]
     changed = [*given, *(text.partition("=")[0] for text in sets)]
     if changed:
         return f"{start}, with your {', '.join(changed)}"
-    return start if base else f"{start}: {read_preset(DEFAULT)[1]}"
+    return start if base or carried else f"{start}: {read_preset(DEFAULT)[1]}"
 
 
 def _assignment(text: str) -> tuple[str, Any]:

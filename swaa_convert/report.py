@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
 
-from swaa_convert.copying import Advance
 from swaa_convert.layermap import describe_layers, render_layer_map
+from swaa_convert.merge.adapter import Adapter
 from swaa_convert.plan import Plan
+from swaa_convert.progress import Progress, progress
+from swaa_convert.shards.output import Output
 from swaa_convert.sizes import show_bytes
+from swaa_convert.weights import INDEX
 
 
 class Reporter:
@@ -29,41 +32,41 @@ class Reporter:
         self.say(f"Source   {plan.source.name}{commit}")
         self.say(f"         {plan.family.architecture}, {plan.depth} layers, {show_bytes(plan.size)} to copy")
         self.say(f"Output   {target}")
+        for adapter in plan.adapters:
+            self.say(f"Merge    {_adapter(adapter)}")
         for label, text in recipe_lines(plan):
             self.say(f"{label:8} {text}")
         full = plan.full if plan.recipe.window is not None else range(plan.depth)
         self.say(f"\n{render_layer_map(full, plan.depth, plan.fa_decode)}\n")
-        if plan.recipe.tuned:
+        for hint in plan.hints:
+            self.say(f"Note     {hint}")
+        if plan.recipe.tuned and not plan.adapters:
             self.say("Note     this recipe is for weights tuned under SWAA: untuned ones do far worse with it")
 
-    def dry_run(self, plan: Plan, written: Iterable[str]) -> None:
-        """What would be done, file by file."""
-        kept = [name for name in (*plan.weights, *plan.small) if name not in plan.templates]
+    def dry_run(self, plan: Plan, written: Iterable[str], output: Output | None) -> None:
+        """What would be done, file by file; `output` is known where the weights are here."""
+        weights = plan.weights if output is None else [shard.name for shard in output.shards]
+        rewritten = [] if output is None else output.rewritten
+        kept = [name for name in (*weights, *plan.small) if name not in (*plan.templates, *rewritten)]
         self.say(f"Copy     {', '.join(kept)}")
-        self.say(f"Write    {', '.join(written)}")
+        if output is not None and output.merger is not None:
+            self.say(f"Merge    into {output.merger.modules} modules{', untying the embeddings' * output.unties}")
+        if rewritten:
+            self.say(f"Rewrite  {', '.join(rewritten)}")
+        index = [INDEX] if output is not None and output.index is not None else []
+        self.say(f"Write    {', '.join([*index, *written])}")
         self.say(f"Config   swaa_config: {json.dumps(plan.swaa)}")
         self.say("Dry run: nothing was written.")
 
-    @contextmanager
-    def copying(self, size: int) -> Iterator[Advance]:
-        """A progress bar by bytes, on a terminal."""
-        if self.quiet:
-            yield lambda count: None
-            return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+    def warn(self, warnings: Iterable[str]) -> None:
+        """What the user should know before it is too late, on standard error."""
+        for warning in warnings:
+            if not self.quiet:
+                click.echo(f"Warning: {warning}", err=True)
 
-        columns = ("Copying", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("", total=size)
-            yield lambda count: bar.advance(task, count)
+    def writing(self, size: int, files: int) -> AbstractContextManager[Progress]:
+        """Show how the weights are written, `size` bytes in so many files."""
+        return progress(size, files, quiet=self.quiet)
 
     def checked(self, result: str) -> None:
         self.say(f"Checked  {result}")
@@ -72,6 +75,13 @@ class Reporter:
         shown = json.dumps(str(target))
         self.say("Done     load it with")
         self.say(f"           AutoModelForCausalLM.from_pretrained({shown}, trust_remote_code=True)")
+
+
+def _adapter(adapter: Adapter) -> str:
+    """An adapter in words."""
+    kinds = [name for name, key in (("rsLoRA", "use_rslora"), ("DoRA", "use_dora")) if adapter.config.get(key)]
+    commit = f" at {adapter.source.revision}" if adapter.source.revision else ""
+    return f"{adapter.name}{commit} ({' and '.join(kinds) or 'LoRA'}, rank {adapter.config.get('r')})"
 
 
 def recipe_lines(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,8 @@
 import re
 
 _SIZE = re.compile(r"(\d+)([km]?)", re.IGNORECASE)
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?b?)", re.IGNORECASE)
+_UNITS = {unit + b: 1000**power for power, unit in enumerate(("", "K", "M", "G", "T")) for b in ("", "B")}
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2}
 
 
@@ -12,6 +14,15 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a number of tokens such as 2048 or 2k")
     return int(match[1]) * _FACTORS[match[2].lower()]
+
+
+def parse_bytes(text: str) -> int:
+    """5GB, 500MB or 1073741824 as a count of bytes, in decimal units; ValueError for anything else."""
+    match = _BYTES.fullmatch(text.strip())
+    count = round(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if count < 1:
+        raise ValueError(f"{text!r} is not a size such as 5GB or 500MB")
+    return count
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

@@ -52,14 +52,14 @@ def _without_config(source: Source) -> str:
 
 def _adapter(source: Source) -> str:
     base = source.read_json("adapter_config.json").get("base_model_name_or_path") or "its base model"
-    return f"is a PEFT adapter, not a model: merge it into {base} (peft's merge_and_unload), then convert that"
+    return f"is a PEFT adapter, not a model: give {base} as SOURCE and the adapter as --lora"
 
 
 def _refuse_adapter(source: Source) -> None:
     if "adapter_config.json" in source.files:
         raise SwaaError(
             f"{source.name} holds a model and a PEFT adapter, which transformers would apply: "
-            "merge the adapter or move adapter_config.json away"
+            "move the adapter to a folder of its own, and merge it with --lora"
         )
 
 

@@ -11,10 +11,10 @@ from swaa_convert.sizes import show_bytes
 _MARGIN = 4 * 1024**2
 
 
-def check_space(target: Path, plan: Plan, *, link: bool) -> None:
-    """Refuse a conversion that would fill the disk; hard-linked weights need no room."""
+def check_space(target: Path, plan: Plan, *, link: bool, there: int = 0) -> None:
+    """Refuse a conversion that would fill the disk; hard-linked weights and the bytes that are there need no room."""
     linked = sum(plan.source.files[name] for name in plan.weights if link and name.endswith(".safetensors"))
-    require_space(target, plan.size - linked, "" if link else ", or hard-link the weights with --link")
+    require_space(target, max(plan.size - linked - there, 0), "" if link else ", or hard-link the weights with --link")
 
 
 def require_space(target: Path, needed: int, other_way: str = "") -> None:

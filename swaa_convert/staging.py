@@ -11,6 +11,7 @@ from pathlib import Path
 from swaa_convert.errors import SwaaError
 from swaa_convert.exchange import exchange
 from swaa_convert.leftovers import claimed, moved_aside
+from swaa_convert.resume import FILE, read_journal
 
 
 def absolute(out: Path) -> Path:
@@ -54,16 +55,25 @@ def is_converted(folder: Path) -> bool:
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`: it takes its place when the block ends well, and vanishes otherwise."""
+def staged(target: Path, *, resume: bool = False) -> Iterator[Path]:
+    """A folder beside `target`: it takes its place when the block ends well, and vanishes otherwise.
+
+    It is new; with `resume` it is the latest in which a killed run has finished something, if there is one, and it
+    stays for the next run if this one breaks off too.
+    """
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with claimed(target) as stage:
+        with claimed(target, FILE if resume else None) as stage:
             try:
                 yield stage
+                (stage / FILE).unlink(missing_ok=True)
                 _publish(stage, target)
-            finally:
+            except BaseException:
+                if not resume or not read_journal(stage):
+                    shutil.rmtree(stage, ignore_errors=True)
+                raise
+            else:
                 # Once published, what stands here is the repo that was replaced.
                 shutil.rmtree(stage, ignore_errors=True)
     except BaseException:

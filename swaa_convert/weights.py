@@ -1,5 +1,6 @@
 """A checkpoint's weight files, and what their safetensors headers say. No weights are read."""
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,6 +11,7 @@ from swaa_convert.source import Source
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 # What safetensors itself allows.
 _MAX_HEADER = 100_000_000
 _OTHER_WEIGHTS = {
@@ -25,7 +27,7 @@ def find_weights(source: Source) -> tuple[str, ...]:
     if SINGLE in source.files:
         return (SINGLE,)
     if INDEX not in source.files:
-        raise SwaaError(f"{source.name} {_no_weights(source)}")
+        return _numbered(source)
     shards = _shards(source)
     missing = [name for name in shards if name not in source.files]
     if missing:
@@ -95,9 +97,20 @@ def _shards(source: Source) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _numbered(source: Source) -> tuple[str, ...]:
+    """Shards without an index, if their names say that none is missing; the output gets one."""
+    found = [match for name in sorted(source.files) if (match := _SHARD.fullmatch(name))]
+    if not found:
+        raise SwaaError(f"{source.name} {_no_weights(source)}")
+    count = int(found[0][2])
+    if [(int(match[1]), int(match[2])) for match in found] != [(number, count) for number in range(1, count + 1)]:
+        raise SwaaError(
+            f"{source.name} has no {INDEX}, and of {count} shards only {len(found)}: fetch the source again"
+        )
+    return tuple(match[0] for match in found)
+
+
 def _no_weights(source: Source) -> str:
-    if any(name.endswith(".safetensors") and name.startswith("model-") for name in source.files):
-        return f"has shards but no {INDEX}: fetch the source again"
     for pattern, way_out in _OTHER_WEIGHTS.items():
         if any(fnmatch(name, pattern) for name in source.files):
             return f"has only {pattern} weights: {way_out.format(source=source.name)}"

@@ -1,0 +1,139 @@
+"""An adapter's tensors and its configuration as peft reads it, checked."""
+
+import json
+import pickle
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from peft import LoraConfig, PeftConfig
+from safetensors.torch import load_file
+from torch import Tensor
+
+from swaa_convert.errors import SwaaError
+from swaa_convert.merge.adapter import CONFIG, WEIGHTS, Adapter
+from swaa_convert.merge.quiet import silence
+from swaa_convert.weights import read_header
+
+_SIZES = re.compile(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)")
+# Keys of adapter_config.json that are not settings of peft's.
+_OURS = {"swaa_config"}
+# What newer versions of peft write for every adapter, whether it means anything or not.
+_HARMLESS = {"peft_version", "qalora_group_size"}
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """An adapter, ready to be merged.
+
+    Parameters
+    ----------
+    config:
+        peft's configuration of it; give peft a copy, which it changes.
+    tensors:
+        Its tensors by their names in the file, mapped into memory rather than read.
+    keys:
+        The names of its tensors, by the module that they change.
+    targets:
+        The modules that get a LoRA; others are replaced or have their bias replaced.
+    """
+
+    adapter: Adapter
+    config: Any
+    tensors: Mapping[str, Tensor]
+    keys: dict[str, list[str]] = field(default_factory=dict)
+    targets: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return self.adapter.name
+
+
+def load_adapter(adapter: Adapter) -> LoadedAdapter:
+    """Map the tensors into memory and have peft read the configuration."""
+    config = _config(adapter)
+    tensors = _tensors(adapter)
+    if not tensors:
+        raise SwaaError(f"{adapter.name}: {adapter.weights} holds no tensors: save the adapter again")
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise SwaaError(
+                f"{adapter.name}: {key} holds NaN or infinity: its training diverged, so take an earlier checkpoint"
+            )
+    return LoadedAdapter(adapter, config, tensors)
+
+
+@contextmanager
+def one_line(adapter: Adapter, what: str, way_out: str) -> Iterator[None]:
+    """Say what peft or transformers raises in one line: the adapter, what is wrong and the way out."""
+    try:
+        with silence():
+            yield
+    except (SwaaError, MemoryError, OSError):
+        raise
+    except KeyError as error:
+        raise SwaaError(f"{adapter.name} {what}: it lacks {_plain(str(error.args[0]))}: {way_out}") from error
+    except NotImplementedError as error:
+        raise SwaaError(
+            f"{adapter.name} {what}: {_sentence(error)}: convert without --lora, and load the adapter onto the result"
+        ) from error
+    except (AttributeError, ImportError, TypeError) as error:
+        raise SwaaError(
+            f"{adapter.name} {what}: {_sentence(error)}: peft {peft.__version__} and transformers "
+            f"{transformers.__version__} may not fit each other, so upgrade them"
+        ) from error
+    except Exception as error:
+        raise SwaaError(f"{adapter.name} {what}: {_sentence(error)}: {way_out}") from error
+
+
+def _config(adapter: Adapter) -> Any:
+    """peft's LoraConfig; a setting that this peft does not know would be dropped with a mere warning."""
+    values = {key: value for key, value in adapter.config.items() if key not in _OURS}
+    known = LoraConfig.__dataclass_fields__
+    unknown = [key for key, value in values.items() if key not in known and key not in _HARMLESS and value]
+    if unknown:
+        raise SwaaError(
+            f"{adapter.name}: {CONFIG} has {unknown[0]}, which the installed peft does not know: "
+            "pip install --upgrade peft, or remove it from a copy if it means nothing"
+        )
+    with tempfile.TemporaryDirectory() as folder, one_line(adapter, "cannot be read by peft", "save it again"):
+        (Path(folder) / CONFIG).write_text(json.dumps(values), encoding="utf-8")
+        return PeftConfig.from_pretrained(folder)
+
+
+def _tensors(adapter: Adapter) -> dict[str, Tensor]:
+    name = adapter.weights
+    path = adapter.source.path_of(name)
+    if name == WEIGHTS[0]:
+        read_header(path, f"{adapter.name}: {name}")
+        return load_file(path)
+    try:
+        # Only tensors and plain containers are unpickled, no code.
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError) as error:
+        raise SwaaError(
+            f"{adapter.name}: {name} is damaged or holds more than tensors: load it with peft once and save it again, "
+            "as safetensors"
+        ) from error
+
+
+def _sentence(error: Exception) -> str:
+    """The line that matters: of several, the first that says which tensor does not fit."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    sizes = [match for line in lines if (match := _SIZES.match(line))]
+    if sizes:
+        return f"{_plain(sizes[0][1])} has shape {sizes[0][2]}, but the model needs {sizes[0][3]}"
+    return _plain(lines[0])[:300].rstrip(".")
+
+
+def _plain(text: str) -> str:
+    """Names as the adapter's file has them."""
+    return text.replace("base_model.model.", "").replace(".default", "")

@@ -1,0 +1,167 @@
+"""The merge of one conversion: which stored tensors it changes, and their new bytes as the shards are written."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swaa_convert.errors import SwaaError
+from swaa_convert.merge.adapter import Adapter
+from swaa_convert.merge.loaded import load_adapter
+from swaa_convert.merge.model import EMBEDDINGS, empty_model, is_tied
+from swaa_convert.merge.peft_merge import Unit, merge_units
+from swaa_convert.merge.stored import DTYPES, raw, read_tensor
+from swaa_convert.merge.targets import find_targets
+from swaa_convert.shards.layout import Shard, Slot
+from swaa_convert.source import Source
+
+# peft's layers are built for modules of about this many bytes at a time.
+_BATCH = 64 * 1024**2
+_INPUT, _OUTPUT = (f"{path}.weight" for path in EMBEDDINGS)
+
+
+class Merger:
+    """Merges adapters into a source, whose files are read as they are needed.
+
+    Parameters
+    ----------
+    source:
+        The model.
+    config:
+        Its config.json.
+    adapters:
+        The adapters, in the order in which they are merged.
+    """
+
+    def __init__(self, source: Source, config: Mapping[str, Any], adapters: Sequence[Adapter]) -> None:
+        self._source = source
+        self._adapters = [load_adapter(adapter) for adapter in adapters]
+        worn = empty_model(config)
+        self._tied = is_tied(worn)
+        self.units = find_targets(worn, self._adapters, source.name)
+        self.unties = self._tied and not is_tied(worn)
+        self._model = empty_model(config)
+        self._slots: dict[str, Slot] = {}
+        self._unit_of: dict[str, Unit] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def modules(self) -> int:
+        """How many modules change."""
+        return sum(len(unit) for unit in self.units)
+
+    def bind(self, shards: Iterable[Shard]) -> dict[str, Slot]:
+        """Learn where the source's tensors are; return those that come in addition, by the one they stand behind."""
+        self._slots = {slot.name: slot for shard in shards for slot in shard.slots}
+        self._unit_of = {name: unit for name in self._slots if (unit := self._unit(name)) is not None}
+        self._check()
+        if not self.unties or _OUTPUT in self._slots:
+            return {}
+        # The output embeddings take the dtype and shape of the input's, whose copy they were.
+        slot = self._slots[_INPUT]
+        self._unit_of[_OUTPUT] = EMBEDDINGS
+        return {_INPUT: Slot(_OUTPUT, slot.dtype, slot.shape, slot.file, slot.start, slot.size)}
+
+    def changes(self, slot: Slot) -> bool:
+        return slot.name in self._unit_of
+
+    def file_of(self, slots: tuple[Slot, ...]) -> "MergedFile":
+        return MergedFile(self, slots)
+
+    def merge(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
+        """The first of these tensors as merged, and as many of the following as are worth merging with it.
+
+        One thread merges at a time: torch computes each merge with all of the machine's cores.
+        """
+        wanted = {slot.name for slot in slots}
+        with self._lock:
+            merged = merge_units(self._model, self._next_units(slots), self._adapters, self._read)
+        return {name: tensor for name, tensor in merged.items() if name in wanted}
+
+    def _next_units(self, slots: Sequence[Slot]) -> list[Unit]:
+        units: list[Unit] = []
+        size = 0
+        for slot in slots:
+            unit = self._unit_of.get(slot.name)
+            if unit is None or unit in units:
+                continue
+            size += sum(self._slots[name].size for path in unit for name in self._names[path])
+            if units and size > _BATCH:
+                break
+            units.append(unit)
+        return units
+
+    def _read(self, path: str) -> dict[str, Tensor]:
+        return {name: read_tensor(self._source.path_of, self._slots[name]) for name in self._stored(path)}
+
+    def _stored(self, path: str) -> list[str]:
+        """The tensors stored below a module; also of one that isn't merged itself."""
+        return self._names.get(path) or [name for name in self._slots if name.startswith(f"{path}.")]
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {path: [] for unit in self.units for path in unit}
+        for name in self._slots:
+            for path in _around(name):
+                if path in names:
+                    names[path].append(name)
+        return names
+
+    @cached_property
+    def _homes(self) -> dict[str, Unit]:
+        return {path: unit for unit in self.units for path in unit}
+
+    def _unit(self, name: str) -> Unit | None:
+        return next((self._homes[path] for path in _around(name) if path in self._homes), None)
+
+    def _check(self) -> None:
+        for unit in self.units:
+            if not any(self._names[path] for path in unit):
+                raise SwaaError(f"{self._source.name} holds nothing for {unit[0]}, which the adapter changes")
+        for name in self._unit_of:
+            dtype = self._slots[name].dtype
+            if dtype not in DTYPES:
+                raise SwaaError(
+                    f"{self._source.name}: {name} is stored as {dtype}, and a LoRA cannot be merged into such weights: "
+                    "give the model in bf16, fp16 or fp32"
+                )
+        if self._tied and EMBEDDINGS in self.units and {_INPUT, _OUTPUT} <= self._slots.keys():
+            self._refuse_unequal()
+
+    def _refuse_unequal(self) -> None:
+        first, second = (read_tensor(self._source.path_of, self._slots[name]) for name in (_INPUT, _OUTPUT))
+        if not torch.equal(first, second):
+            raise SwaaError(
+                f"{self._source.name}: config.json ties the embeddings, but {_INPUT} and {_OUTPUT} differ: "
+                "set tie_word_embeddings to false in a copy of it"
+            )
+
+
+class MergedFile:
+    """The merged tensors of one file, as they are asked for one after the other."""
+
+    def __init__(self, merger: Merger, slots: tuple[Slot, ...]) -> None:
+        self._merger, self._slots = merger, slots
+        self._ready: dict[str, Tensor] = {}
+
+    def data(self, position: int) -> memoryview:
+        slot = self._slots[position]
+        if slot.name not in self._ready:
+            self._ready |= self._merger.merge(self._slots[position:])
+        return raw(_as_stored(self._ready.pop(slot.name), slot))
+
+
+def _around(name: str) -> list[str]:
+    """The modules around a tensor, outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _as_stored(tensor: Tensor, slot: Slot) -> Tensor:
+    if tensor.dtype != DTYPES[slot.dtype] or tensor.numel() != slot.numel:
+        made = f"{tensor.dtype} {list(tensor.shape)}"
+        raise SwaaError(f"peft makes {slot.name} {made} of {slot.dtype} {list(slot.shape)}: merge it with peft itself")
+    return tensor

@@ -1,0 +1,82 @@
+"""Merging a few modules: peft's own layers around their real weights, exactly as in a whole model."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from torch import Tensor
+
+from swaa_convert.errors import SwaaError
+from swaa_convert.merge.fused import fused, unfused
+from swaa_convert.merge.loaded import LoadedAdapter, one_line
+from swaa_convert.merge.model import EMBEDDINGS, fill, piece
+
+Unit = tuple[str, ...]
+# The tensors stored for a module, by name.
+Read = Callable[[str], dict[str, Tensor]]
+
+
+def merge_units(model: Any, units: Sequence[Unit], adapters: Iterable[LoadedAdapter], read: Read) -> dict[str, Tensor]:
+    """The tensors of the merged modules, named and shaped as they are stored.
+
+    Parameters
+    ----------
+    model:
+        The empty model.
+    units:
+        The paths of the modules to merge.
+    read:
+        Gives the tensors stored for a module.
+    """
+    paths = {path for unit in units for path in unit}
+    adapters = [adapter for adapter in adapters if paths & adapter.keys.keys()]
+    filled = paths | _companions(paths, adapters)
+    built = piece(model, filled)
+    converted = {path for path in filled if _fill(model, built, path, read(path))}
+    for adapter in adapters:
+        with one_line(adapter.adapter, "cannot be merged", "load it onto the result of a conversion without --lora"):
+            built = _merged(built, adapter)
+    state = {path: _state(built, path) for path in paths}
+    as_stored = unfused(model, _joined(state[path] for path in paths & converted)) if paths & converted else {}
+    return as_stored | _joined(state[path] for path in paths - converted)
+
+
+def _companions(paths: set[str], adapters: Iterable[LoadedAdapter]) -> set[str]:
+    """peft wants something to put a LoRA on: where these modules are only replaced, another one comes along."""
+    return {min(adapter.targets) for adapter in adapters if adapter.targets and not adapter.targets & paths}
+
+
+@torch.no_grad()
+def _merged(built: Any, adapter: LoadedAdapter) -> Any:
+    """What PeftModel.from_pretrained(…).merge_and_unload() does, for the modules that `built` has."""
+    wrapped = PeftModel(built, copy.deepcopy(adapter.config))
+    set_peft_model_state_dict(wrapped, _tensors_for(built, adapter))
+    return wrapped.merge_and_unload()
+
+
+def _tensors_for(built: Any, adapter: LoadedAdapter) -> dict[str, Tensor]:
+    present = {name for name, _ in built.named_modules()}
+    return {key: adapter.tensors[key] for path, keys in adapter.keys.items() if path in present for key in keys}
+
+
+def _fill(model: Any, built: Any, path: str, stored: dict[str, Tensor]) -> bool:
+    """Give a module its weights; say whether they had to be converted, being stored otherwise than in memory."""
+    wanted = [f"{path}.{name}" for name, _ in built.get_submodule(path).named_parameters()]
+    # Of tied embeddings, only one is stored.
+    missing = [name for name in wanted if name not in stored and path not in EMBEDDINGS]
+    if missing:
+        stored = {f"{path}.{name}": tensor for name, tensor in fused(model, path, stored).items()}
+    if lacking := [name for name in missing if name not in stored]:
+        raise SwaaError(f"the source lacks {lacking[0]}: fetch it again")
+    fill(built, {name: stored[name] for name in wanted if name in stored})
+    return bool(missing)
+
+
+def _state(built: Any, path: str) -> dict[str, Tensor]:
+    return {f"{path}.{name}": tensor.detach() for name, tensor in built.get_submodule(path).state_dict().items()}
+
+
+def _joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: tensor for part in parts for name, tensor in part.items()}
