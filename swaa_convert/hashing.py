@@ -2,18 +2,22 @@
 
 import contextlib
 import hashlib
+import io
 import re
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from swaa_convert.copying import Advance
 
 # hashlib computes outside of Python's lock, so this many files are hashed at once.
 _WORKERS = 4
-_BLOCK = 4 * 1024**2
+# Small enough to stay in a processor's cache between reading and hashing.
+_BLOCK = 1024**2
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _Counts = SimpleQueue[int | None]
 
@@ -75,24 +79,25 @@ class Hasher:
         return {name: future.result() for name, future in self._found.items()}
 
     def _follow(self, path: Path, written: _Counts, advance: Advance) -> str:
-        found = hashlib.sha256()
+        found, buffer = hashlib.sha256(), memoryview(bytearray(_BLOCK))
         count = written.get()
         with path.open("rb", buffering=0) as file:
             while count is not None:
-                for block in _blocks(file.read, count):
-                    self._go_on(found.update, block, advance)
+                self._take(found, file, buffer, count, advance)
                 count = written.get()
             # A hash of less than the whole would be wrong, whatever was told.
-            while block := file.read(_BLOCK):
-                self._go_on(found.update, block, advance)
+            self._take(found, file, buffer, sys.maxsize, advance)
         return found.hexdigest()
 
-    def _go_on(self, update: Callable[[bytes], None], block: bytes, advance: Advance) -> None:
-        if self._stopped.is_set():
-            raise InterruptedError("the conversion was given up")
-        update(block)
-        with self._lock:
-            advance(len(block))
+    def _take(self, found: Any, file: io.FileIO, buffer: memoryview, count: int, advance: Advance) -> None:
+        """Hash the next `count` bytes; fewer if the file is shorter."""
+        while count > 0 and (got := file.readinto(buffer[: min(count, _BLOCK)])):
+            if self._stopped.is_set():
+                raise InterruptedError("the conversion was given up")
+            found.update(buffer[:got])
+            count -= got
+            with self._lock:
+                advance(got)
 
 
 def _tell(done: Future[str], tell: Callable[[str], None]) -> None:
@@ -107,10 +112,3 @@ def known_sha256(path: Path) -> str | None:
     """
     cached = path.parent.name == "blobs" and path.parent.parent.name.startswith("models--")
     return path.name if cached and _SHA256.fullmatch(path.name) else None
-
-
-def _blocks(read: Callable[[int], bytes], count: int) -> Iterator[bytes]:
-    """The next `count` bytes; fewer if the file is shorter."""
-    while count > 0 and (block := read(min(count, _BLOCK))):
-        count -= len(block)
-        yield block
