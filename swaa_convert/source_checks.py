@@ -51,7 +51,8 @@ def _without_config(source: Source) -> str:
 
 
 def _adapter(source: Source) -> str:
-    base = source.read_json("adapter_config.json").get("base_model_name_or_path") or "its base model"
+    base = source.read_json("adapter_config.json").get("base_model_name_or_path")
+    base = base if isinstance(base, str) and base else "its base model"
     return f"is a PEFT adapter, not a model: give {base} as SOURCE and the adapter as --lora"
 
 

@@ -63,8 +63,12 @@ def write(name: str, data: bytes | dict[str, Any]) -> Change:
     return change
 
 
-def without(name: str) -> Change:
-    return lambda source: (source / name).unlink()
+def without(*names: str) -> Change:
+    def change(source: Path) -> None:
+        for name in names:
+            (source / name).unlink()
+
+    return change
 
 
 def only(*names: str, data: bytes = b"{}") -> Change:
