@@ -33,10 +33,19 @@ def outside(name: str) -> Change:
 
 FOLDERS: Cases = {
     "empty": (only(), "has no config.json, so it is no transformers checkpoint"),
-    "adapter": (only("adapter_config.json", data=b'{"base_model_name_or_path": "a/b"}'), "give a/b as SOURCE and the adapter as --lora"),
-    "adapter with an odd base": (only("adapter_config.json", data=b'{"base_model_name_or_path": 3}'), "give its base model as SOURCE"),
+    "adapter": (
+        only("adapter_config.json", data=b'{"base_model_name_or_path": "a/b"}'),
+        "give a/b as SOURCE and the adapter as --lora",
+    ),
+    "adapter with an odd base": (
+        only("adapter_config.json", data=b'{"base_model_name_or_path": 3}'),
+        "give its base model as SOURCE",
+    ),
     "adapter that is no object": (only("adapter_config.json", data=b"3"), "adapter_config.json must hold"),
-    "adapter and model": (write("adapter_config.json", {}), "move the adapter to a folder of its own, and merge it with --lora"),
+    "adapter and model": (
+        write("adapter_config.json", {}),
+        "move the adapter to a folder of its own, and merge it with --lora",
+    ),
     "diffusers": (only("model_index.json"), "is a diffusers pipeline"),
     "original weights": (only("params.json"), "take the repo of the same model in -hf format"),
     "GGUF": (only("model-q4.gguf"), "give the safetensors repo that they were made from"),
