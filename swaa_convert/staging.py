@@ -56,13 +56,14 @@ def is_converted(folder: Path) -> bool:
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """A new folder beside `target`: it takes its place when the block ends well, and vanishes otherwise."""
+    replaces = target.exists()
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with claimed(target) as stage:
             try:
                 yield stage
-                _publish(stage, target)
+                _publish(stage, target, replaces=replaces)
             finally:
                 # Once published, what stands here is the repo that was replaced.
                 shutil.rmtree(stage, ignore_errors=True)
@@ -71,8 +72,10 @@ def staged(target: Path) -> Iterator[Path]:
         raise
 
 
-def _publish(stage: Path, target: Path) -> None:
-    """Rename into place; what stood there goes only after the new one stands."""
+def _publish(stage: Path, target: Path, *, replaces: bool) -> None:
+    """Rename into place; what stood there at the beginning goes only after the new one stands."""
+    if target.exists() and not replaces:
+        raise SwaaError(f"{target} appeared meanwhile: choose another --out, or replace it with --force")
     # Others were kept out; the repo gets the permissions of what it replaces, or those that mkdir would have given it.
     stage.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o777 & ~_umask())
     _sync(stage)
