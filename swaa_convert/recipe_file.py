@@ -42,7 +42,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read_bytes(path: Path) -> bytes:
     """Enough of the file to know whether it is too long; a pipe into which nobody writes is empty."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if hasattr(os, "O_NONBLOCK"):
         os.set_blocking(handle, True)
     with open(handle, "rb") as file:

@@ -99,11 +99,11 @@ def _in_place(source: Source, files: dict[str, bytes], result: Refreshed, *, che
         raise SwaaUsageError(f"{source.name} is on the Hub: say with --out where the refreshed copy goes")
     if source.repo_id is not None:
         raise SwaaUsageError(f"{result.folder} is in the Hub's cache: say with --out where the refreshed copy goes")
+    up_to_date = all(name in source.files and source.read(name) == data for name, data in files.items())
+    if up_to_date and not result.changes:
+        return replace(result, written=False)
     if Path.cwd().is_relative_to(result.folder):
         raise SwaaError(f"{result.folder} cannot be replaced while you are in it: change to another folder first")
-    if all(name in source.files and source.read(name) == data for name, data in files.items()):
-        if not result.changes:
-            return replace(result, written=False)
     with staged(result.folder) as stage:
         _clone(source.root, stage, {*files, *code_names(source)})
         _finish(stage, files, check=check)

@@ -37,7 +37,7 @@ def lines(result: Refreshed) -> list[str]:
     """What was done, in words."""
     if not result.written:
         return [f"{result.folder} carries the code of swaa-convert {__version__} already: nothing was changed"]
-    before = f" (it had {result.before}'s)" if result.before else ""
+    before = f" (it had {result.before}'s)" if result.before not in (None, __version__) else ""
     changes = result.changes
     kinds = (("added", changes.added), ("changed", changes.changed), ("removed", changes.removed))
     return [

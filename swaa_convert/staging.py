@@ -61,6 +61,7 @@ def staged(target: Path, *, resume: bool = False) -> Iterator[Path]:
     It is new; with `resume` it is the latest in which a killed run has finished something, if there is one, and it
     stays for the next run if this one breaks off too.
     """
+    replaces = target.exists()
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def staged(target: Path, *, resume: bool = False) -> Iterator[Path]:
             try:
                 yield stage
                 (stage / FILE).unlink(missing_ok=True)
-                _publish(stage, target)
+                _publish(stage, target, replaces=replaces)
             except BaseException:
                 if not resume or not read_journal(stage):
                     shutil.rmtree(stage, ignore_errors=True)
@@ -81,8 +82,10 @@ def staged(target: Path, *, resume: bool = False) -> Iterator[Path]:
         raise
 
 
-def _publish(stage: Path, target: Path) -> None:
-    """Rename into place; what stood there goes only after the new one stands."""
+def _publish(stage: Path, target: Path, *, replaces: bool) -> None:
+    """Rename into place; what stood there at the beginning goes only after the new one stands."""
+    if target.exists() and not replaces:
+        raise SwaaError(f"{target} appeared meanwhile: choose another --out, or replace it with --force")
     # Others were kept out; the repo gets the permissions of what it replaces, or those that mkdir would have given it.
     stage.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o777 & ~_umask())
     _sync(stage)

@@ -42,7 +42,7 @@ def _lengths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 def inspect(repo: str, revision: str | None, as_json: bool, png: Path | None, lengths: tuple[int, ...]) -> None:
     """Show what a converted repo does: layers, rule, attention work and KV memory.
 
-    DIR|ID is a folder or a model on the Hub; of the latter only config.json and swaa_recipe.yaml are fetched.
+    DIR|ID is a folder or a model on the Hub; of the latter only config.json, the recipe and the manifest are fetched.
 
     \b
     Examples:

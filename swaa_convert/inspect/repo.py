@@ -1,4 +1,4 @@
-"""A converted repo, read from config.json and swaa_recipe.yaml; its code is never run."""
+"""A converted repo, read from config.json, its recipe and its manifest; its code is never run."""
 
 import importlib.util
 from collections.abc import Mapping

@@ -85,6 +85,17 @@ def test_force_never_removes_anything_else(content: dict[str, str], source: Path
     assert tree(tmp_path) == before
 
 
+def test_what_another_run_wrote_meanwhile_stays(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(stage: Path) -> str:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/config.json").write_text("another's")
+        return ""
+
+    monkeypatch.setattr(swaa_convert.convert, "_check", other)
+    assert "appeared meanwhile" in refused(source, "--out", tmp_path / "out", "-q")
+    assert tree(tmp_path / "out") == {"config.json": b"another's"}
+
+
 def test_target_is_a_file(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     assert "is not a converted repo" in refused(source, "--out", tmp_path / "out", "-q", "--force")

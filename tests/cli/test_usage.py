@@ -162,7 +162,7 @@ def test_help_is_grouped_with_examples() -> None:
         assert said in text
 
 
-@pytest.mark.parametrize("args", [["--help"], ["convert", "--help"], ["recipes"], ["--version"]])
+@pytest.mark.parametrize("args", [["--help"], ["convert", "--help"], ["recipes"], ["--version"], ["verify", "--help"]])
 def test_starts_fast(args: list[str]) -> None:
     script = (
         "import sys; sys.argv = ['swaa-convert', *sys.argv[1:]]\n"

@@ -135,7 +135,7 @@ def test_moe_slides_whatever_max_window_layers_says(tmp_path: Path) -> None:
         config(**SLIDING, max_window_layers=...),
         config(use_sliding_window=True, sliding_window=None, max_window_layers=0),
         config(layer_types=["full_attention"] * 4),
-        config(rope_scaling={}, attn_implementation="flash_attention_2", head_dim=32, auto_map={}),
+        config(attn_implementation="flash_attention_2", head_dim=32, auto_map={}),
     ],
 )
 def test_what_does_no_harm(change: Change, source: Path, tmp_path: Path) -> None:
