@@ -1,7 +1,7 @@
 """The merge of one conversion: which stored tensors it changes, and their new bytes as the shards are written."""
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from swaa_convert.errors import SwaaError
 from swaa_convert.merge.adapter import Adapter
 from swaa_convert.merge.loaded import load_adapter
+from swaa_convert.merge.memory import return_large_blocks
 from swaa_convert.merge.model import EMBEDDINGS, empty_model, is_tied
 from swaa_convert.merge.peft_merge import Unit, merge_units
 from swaa_convert.merge.stored import DTYPES, raw, read_tensor
@@ -37,6 +38,7 @@ class Merger:
     """
 
     def __init__(self, source: Source, config: Mapping[str, Any], adapters: Sequence[Adapter]) -> None:
+        return_large_blocks()
         self._source = source
         self._adapters = [load_adapter(adapter) for adapter in adapters]
         worn = empty_model(config)
@@ -46,7 +48,7 @@ class Merger:
         self._model = empty_model(config)
         self._slots: dict[str, Slot] = {}
         self._unit_of: dict[str, Unit] = {}
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="merge")
 
     @property
     def modules(self) -> int:
@@ -74,11 +76,13 @@ class Merger:
     def merge(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
         """The first of these tensors as merged, and as many of the following as are worth merging with it.
 
-        One thread merges at a time: torch computes each merge with all of the machine's cores.
+        One thread does all merging: torch computes with all of the machine's cores, and what each thread of its own
+        allocates in passing would stay with it.
         """
         wanted = {slot.name for slot in slots}
-        with self._lock:
-            merged = merge_units(self._model, self._next_units(slots), self._adapters, self._read)
+        merged = self._thread.submit(
+            merge_units, self._model, self._next_units(slots), self._adapters, self._read
+        ).result()
         return {name: tensor for name, tensor in merged.items() if name in wanted}
 
     def _next_units(self, slots: Sequence[Slot]) -> list[Unit]:

@@ -39,6 +39,7 @@ def merge_units(model: Any, units: Sequence[Unit], adapters: Iterable[LoadedAdap
         with one_line(adapter.adapter, "cannot be merged", "load it onto the result of a conversion without --lora"):
             built = _merged(built, adapter)
     state = {path: _state(built, path) for path in paths}
+    _let_go(built)
     as_stored = unfused(model, _joined(state[path] for path in paths & converted)) if paths & converted else {}
     return as_stored | _joined(state[path] for path in paths - converted)
 
@@ -76,6 +77,12 @@ def _fill(model: Any, built: Any, path: str, stored: dict[str, Tensor]) -> bool:
 
 def _state(built: Any, path: str) -> dict[str, Tensor]:
     return {f"{path}.{name}": tensor.detach() for name, tensor in built.get_submodule(path).state_dict().items()}
+
+
+def _let_go(built: Any) -> None:
+    """peft's models are cycles, which would keep their weights until Python happens to look for such."""
+    for module in built.modules():
+        module._parameters.clear()
 
 
 def _joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
