@@ -7,14 +7,15 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from swaa_convert.errors import SwaaError
 
 EMBEDDINGS = ("model.embed_tokens", "lm_head")
 
 
 def empty_model(config: Mapping[str, Any]) -> Any:
     """The stock model that a source's config.json describes, on the meta device, its embeddings tied if they are."""
-    stock = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    stock = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
     with torch.device("meta"):
         model = getattr(transformers, config["architectures"][0])(stock)
     model.tie_weights()
@@ -44,6 +45,10 @@ def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Give parameters of `model` these tensors, by name; a parameter that is shared stays shared."""
     for name, tensor in tensors.items():
         old, new = model.get_parameter(name), nn.Parameter(tensor, requires_grad=False)
+        if old.shape != new.shape:
+            raise SwaaError(
+                f"{name} has shape {list(new.shape)}, but config.json has {list(old.shape)}: fetch the source again"
+            )
         for owner in model.modules():
             for attribute, parameter in owner._parameters.items():
                 if parameter is old:

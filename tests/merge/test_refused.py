@@ -141,6 +141,15 @@ def test_weights_in_eight_bits(adapter: Path, tmp_path: Path) -> None:
     assert f"{name} is stored as F8_E4M3" in said
 
 
+def test_weights_of_another_shape(adapter: Path, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
+    name = "model.layers.1.self_attn.q_proj.weight"
+    weights = load_file(source / "model.safetensors")
+    save_file({**weights, name: weights[name][:5].contiguous()}, source / "model.safetensors")
+    said = refused(source, "--lora", adapter, "--out", tmp_path / "out", "-q")
+    assert f"{name} has shape [5, 64], but config.json has [128, 64]" in said
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_another_family_of_other_shapes(family: str, adapter: Path, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", family)
