@@ -4,7 +4,9 @@ A query before `window + keep_first` sees all keys before it, which is plain cau
 longer reaches the sinks, so that the two passes look at different keys and their merge is exact.
 """
 
+import functools
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .swaa_mask import Rule, Tokens
-from .swaa_state import SwaaState
+from .swaa_state import LATER, SwaaState
 
 FLASH_LIBRARIES = {"flash_attention_2": "flash_attn.flash_attn_interface", "flash_attention_3": "flash_attn_interface"}
 
@@ -186,22 +188,20 @@ def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
 
 def _merge(output: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
     """Attention over two disjoint sets of keys, from that over each."""
-    if output.is_cuda and not torch.compiler.is_compiling():
-        global _fused_merge
-        if _fused_merge is None:
-            _fused_merge = torch.compile(_merged, dynamic=True)
-        result: tuple[Tensor, Tensor] = _fused_merge(output, lse, other, other_lse)
-        return result
-    return _merged(output, lse, other, other_lse)
+    merged = _fused_merge() if output.is_cuda else _merged
+    result: tuple[Tensor, Tensor] = merged(output, lse, other, other_lse)
+    return result
+
+
+@functools.cache
+def _fused_merge() -> Callable[..., Any]:
+    return torch.compile(_merged, dynamic=True)
 
 
 def _merged(output: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
     share = torch.sigmoid(lse - other_lse).t()[..., None]
     merged = output.float() * share + other.float() * (1 - share)
     return merged.to(output.dtype), torch.logaddexp(lse, other_lse)
-
-
-_fused_merge: Any = None
 
 
 def _flat(states: Tensor, rows: Tensor | None) -> Tensor:
@@ -223,21 +223,20 @@ def _passes(keys: Tokens, state: SwaaState, rule: Rule, batch: int) -> Passes:
     queries = state.queries.to(keys.position.device)
     new, count = queries.position.shape[1], keys.position.shape[1]
     tokens = real_keys = None
-    far = torch.iinfo(torch.int64).max // 2
     if state.aligned and count <= (state.length or 0):
         lengths = [(new, count)] * batch
     elif queries.start is not None:
         lengths = _packed_lengths(queries.start, batch)
     else:
-        tokens = _real(queries, batch, far)
-        real_keys = _real(keys, batch, far)
-        lengths = _lengths(queries, keys, batch, far)
+        tokens = _real(queries, batch)
+        real_keys = _real(keys, batch)
+        lengths = _lengths(queries, keys, batch)
     return Passes(tokens, real_keys, *_cut(lengths, rule, keys.position.device))
 
 
-def _real(tokens: Tokens, batch: int, far: int) -> Tensor:
+def _real(tokens: Tokens, batch: int) -> Tensor:
     """Flat indices of the tokens that are neither padding nor free slots of a static cache."""
-    real = (tokens.position >= 0) & (tokens.position < far)
+    real = (tokens.position >= 0) & (tokens.position < LATER)
     return real.expand(batch, -1).reshape(-1).nonzero()[:, 0]
 
 
@@ -248,10 +247,10 @@ def _packed_lengths(starts: Tensor, batch: int) -> list[tuple[int, int]]:
     return [(count, count) for count in counts.tolist()]
 
 
-def _lengths(queries: Tokens, keys: Tokens, batch: int, far: int) -> list[tuple[int, int]]:
+def _lengths(queries: Tokens, keys: Tokens, batch: int) -> list[tuple[int, int]]:
     """Real queries and keys of each row."""
     numbers = [
-        ((tokens.position >= 0) & (tokens.position < far)).sum(dim=1).expand(batch).tolist()
+        ((tokens.position >= 0) & (tokens.position < LATER)).sum(dim=1).expand(batch).tolist()
         for tokens in (queries, keys)
     ]
     return list(zip(*numbers, strict=True))

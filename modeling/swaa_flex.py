@@ -1,5 +1,6 @@
 """Windowed attention through FlexAttention, compiled once per kind of call and never once per length."""
 
+import functools
 import importlib.util
 import types
 from collections.abc import Callable
@@ -26,15 +27,13 @@ HOPPER = {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 3, "USE_
 class Kind:
     """Calls that one compiled kernel serves: they differ in batch and length only.
 
-    heads, kv_heads, dim, dtype: of the states; packed: whether sequences share rows; backward: whether autograd
-    follows; flash: through flash-attn-4 instead of Triton; shape: of a CPU's call, where PyTorch compiles for one
-    length only.
+    heads, kv_heads, dim, dtype: of the states; backward: whether autograd follows; flash: through flash-attn-4
+    instead of Triton; shape: of a CPU's call, where PyTorch compiles for one length only.
     """
 
     device: torch.device
     rule: Rule
     form: Form
-    packed: bool
     heads: int
     kv_heads: int
     dim: int
@@ -78,7 +77,7 @@ def flex_attention(
     if torch.compiler.is_compiling():
         inside: Tensor = _call(_options(query, False))(query, key, value, mask, scaling)
         return inside
-    kind = _kind(query, key, rule, form, keys.start is not None, backward)
+    kind = _kind(query, key, rule, form, backward)
     if kind not in _without_flash and _takes_flash(query):
         try:
             return _run(replace(kind, flash=True), query, key, value, mask, scaling)
@@ -117,10 +116,10 @@ def _run(kind: Kind, query: Tensor, key: Tensor, value: Tensor, mask: Any, scali
     return output
 
 
-def _kind(query: Tensor, key: Tensor, rule: Rule, form: Form, packed: bool, backward: bool) -> Kind:
+def _kind(query: Tensor, key: Tensor, rule: Rule, form: Form, backward: bool) -> Kind:
     shape = (query.shape[0], query.shape[2], key.shape[2]) if query.device.type == "cpu" else None
     heads, kv_heads, dim = query.shape[1], key.shape[1], query.shape[3]
-    return Kind(query.device, rule, form, packed, heads, kv_heads, dim, query.dtype, backward, False, shape)
+    return Kind(query.device, rule, form, heads, kv_heads, dim, query.dtype, backward, False, shape)
 
 
 def _takes_flash(query: Tensor) -> bool:
@@ -131,7 +130,9 @@ def _takes_flash(query: Tensor) -> bool:
     return modern and query.shape[3] in (64, 96, 128) and _has_flash()
 
 
+@functools.cache
 def _has_flash() -> bool:
+    """Whether flash-attn-4 is installed: asked once, not in every layer."""
     try:
         return importlib.util.find_spec("flash_attn.cute") is not None
     except ImportError:

@@ -9,6 +9,9 @@ from torch import Tensor
 from .swaa_cache import SinkWindowLayer
 from .swaa_mask import Rule, Tokens
 
+# The position of a static cache's free slots: later than any query.
+LATER = torch.iinfo(torch.int64).max // 2
+
 
 @dataclass
 class SwaaState:
@@ -80,7 +83,7 @@ def _extend(keys: Tokens, count: int) -> Tokens:
     if missing < 0:
         return keys[:count]
     rows = keys.position.shape[0]
-    later = torch.full((rows, missing), torch.iinfo(torch.int64).max // 2, device=keys.position.device)
+    later = torch.full((rows, missing), LATER, device=keys.position.device)
     return Tokens(torch.cat([keys.position, later], dim=1), keys.start)
 
 

@@ -18,6 +18,7 @@ import transformers
 
 from swaa_convert.check_names import fits_by_name, tied_names
 from swaa_convert.errors import SwaaError
+from swaa_convert.quiet import silence
 from swaa_convert.safetensors_header import TensorInfo
 from swaa_convert.weights import read_headers
 
@@ -148,18 +149,3 @@ def repo_code(folder: Path, auto_map: Mapping[str, str]) -> Iterator[tuple[Any, 
 def _load(package: str, reference: str) -> Any:
     module, name = reference.split(".")
     return getattr(importlib.import_module(f"{package}.{module}"), name)
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keep transformers' bars and notes out of the terminal: what matters is raised."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -1,6 +1,6 @@
 """The folder beside the target in which a run works, and what killed runs left there.
 
-While `.NAME.swaa-XXXXXXXX` is a run's own, it holds the system's lock on `.NAME.swaa-XXXXXXXX.lock`. The system
+While `.NAME.swaa-1a2b3c4d` is a run's own, it holds the system's lock on `.NAME.swaa-1a2b3c4d.lock`. The system
 lets go of the lock when the process ends, however it ends: a lock that can be taken says that nobody works there.
 No process number is kept that another process could get later. Where there are no locks (Windows, some network
 file systems), leftovers stay.

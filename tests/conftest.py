@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports huggingface_hub, which reads these once.
@@ -26,3 +27,14 @@ def qwen3_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def source(tmp_path: Path) -> Path:
     """A tiny Qwen3 checkpoint of the test's own, to change at will."""
     return make_source(tmp_path / "source", "qwen3")
+
+
+@pytest.fixture
+def exact_products() -> Iterator[None]:
+    """No TF32: float32 means float32, on a GPU too."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)

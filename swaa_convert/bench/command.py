@@ -141,11 +141,11 @@ def _measure(contestants: "list[Contestant]", settings: "Settings") -> "list[Cel
     """All cells; each length's table is printed as soon as it is measured."""
     from swaa_convert.bench import report
     from swaa_convert.bench.compare import compare, steps
-    from swaa_convert.bench.models import quiet
+    from swaa_convert.quiet import silence
 
     cells: list[Cell] = []
     for length in settings.lengths:
-        with quiet(), _progress(f"Prompt of {length:,} tokens", steps(contestants, settings)) as advance:
+        with silence(), _progress(f"Prompt of {length:,} tokens", steps(contestants, settings)) as advance:
             found = compare(contestants, length, settings, advance)
         _print(report.table(found, settings))
         cells += found
@@ -154,11 +154,11 @@ def _measure(contestants: "list[Contestant]", settings: "Settings") -> "list[Cel
 
 def _profiles(contestants: "list[Contestant]", cells: "list[Cell]", settings: "Settings") -> dict[str, Any]:
     from swaa_convert.bench import report
-    from swaa_convert.bench.models import quiet
     from swaa_convert.bench.profile import profiled
+    from swaa_convert.quiet import silence
 
     largest, last = settings.lengths[-1], cells[-len(contestants) :]
-    with quiet():
+    with silence():
         found = {one.name: profiled(one, cell, settings) for one, cell in zip(contestants, last, strict=True)}
     _print(report.profile_table(found, largest), report.PROFILE_LEGEND)
     return found

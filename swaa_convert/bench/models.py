@@ -18,6 +18,7 @@ from swaa_convert.bench.variants import FULL, Variant
 from swaa_convert.config_json import converted_config, dump_json
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import shipped_files
+from swaa_convert.quiet import silence
 from swaa_convert.resources import MODELING_DIR
 from swaa_convert.weights import check_weights, find_weights
 
@@ -42,7 +43,7 @@ def build(
     subject: Subject, baseline: Subject | None, variants: list[Variant], settings: Settings, workspace: Path
 ) -> list[Contestant]:
     """Full attention first, then the variants; they share the weights, unless full attention is another model's."""
-    with _one_line_errors(), quiet():
+    with _one_line_errors(), silence():
         own = _stock(subject, settings, workspace / "stock")
         full = own if baseline is None else _stock(baseline, settings, workspace / "baseline")
         found = [Contestant(FULL, full, None, None if baseline is None else f"of {baseline.name}, on its own weights")]
@@ -165,18 +166,3 @@ def _one_line_errors() -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """transformers' notes and bars stay out of the terminal: cut layers are unexpected weights to it."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

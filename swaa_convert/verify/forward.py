@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
-from swaa_convert.check import check_repo, repo_code, silence
+from swaa_convert.check import check_repo, repo_code
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family
+from swaa_convert.quiet import silence
 from swaa_convert.resources import MODELING_DIR
 from swaa_convert.sizes import show_bytes
 from swaa_convert.source import LocalSource

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.support.flash_attn_package import write_package
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("exact_products"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.filterwarnings("ignore"),
 ]
@@ -32,15 +32,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 backends = pytest.mark.parametrize("backend", BACKENDS)
 recipes = pytest.mark.parametrize("recipe", RECIPES)
-
-
-@pytest.fixture(autouse=True)
-def exact_products() -> Iterator[None]:
-    """No TF32: float32 means float32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision(before)
 
 
 def _cuda(zoo: Zoo, backend: str, family: str = "qwen3", dtype: torch.dtype = torch.float32, **recipe: Any) -> Any:

@@ -1,8 +1,6 @@
 """FlexAttention, flash-attn-4 and the two passes on CUDA, against the eager reference in float32 on the same device."""
 
 import random
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,20 +17,12 @@ from tests.support.kernels import CASES, Call, Case
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("exact_products"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.filterwarnings("ignore"),
 ]
 needs_flash = pytest.mark.skipif(not swaa_flex._has_flash(), reason="needs flash-attn-4")
 LONG = ("padded by whole blocks", "chunk", "packed", "dense tail", "plain", "left-padded")
-
-
-@pytest.fixture(autouse=True)
-def exact_products() -> Iterator[None]:
-    """No TF32: float32 means float32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture
@@ -206,8 +196,3 @@ def test_memory_is_linear(kernel: Any) -> None:
     before = torch.cuda.memory_allocated()
     call.run(kernel)
     assert torch.cuda.max_memory_allocated() - before < 8 * call.query.nbytes + 2**25
-
-
-def test_a_compiler_is_there() -> None:
-    """What FlexAttention needs; without one these tests would say something else."""
-    assert shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
