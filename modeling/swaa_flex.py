@@ -19,8 +19,16 @@ from .swaa_state import SwaaState
 
 logger = logging.get_logger(__name__)
 
-# What Triton needs to reach the speed of the best kernels on Hopper, where it would choose smaller tiles itself.
-HOPPER = {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 3, "USE_TMA": True}
+# What Triton needs on Hopper to reach the speed of the best kernels, by head dimension: left alone, it takes tiles that
+# fit older GPUs. Others run as fast as with any options tried. `python examples/bench_kernels.py` measures them.
+HOPPER = {
+    64: {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 4, "num_stages": 3, "USE_TMA": True},
+    128: {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 3, "USE_TMA": True},
+    256: {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2, "USE_TMA": True},
+}
+HOPPER_BACKWARD = {
+    128: {"BLOCK_M1": 32, "BLOCK_N1": 64, "BLOCK_M2": 64, "BLOCK_N2": 32, "num_warps": 4, "num_stages": 3},
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def flex_attention(
     keys = keys.to(query.device)
     form, mask = _shared_mask(query, keys, state, rule, backward)
     if torch.compiler.is_compiling():
-        inside: Tensor = _call(_options(query, False))(query, key, value, mask, scaling)
+        inside: Tensor = _call(_options(query, False, backward))(query, key, value, mask, scaling)
         return inside
     kind = _kind(query, key, rule, form, backward)
     if kind not in _without_flash and _takes_flash(query):
@@ -168,7 +176,7 @@ def _kernel(kind: Kind, query: Tensor) -> Callable[..., Any]:
     if kind not in _compiled:
         # The compiler remembers by name what varied between calls and gives up on a name after eight variants, which
         # would leave the unfused form: kinds that share nothing have names of their own.
-        function = _call(_options(query, kind.flash))
+        function = _call(_options(query, kind.flash, kind.backward))
         code = function.__code__.replace(co_name=f"swaa_flex_{len(_compiled)}")
         function = types.FunctionType(code, function.__globals__, code.co_name, None, function.__closure__)
         _compiled[kind] = torch.compile(function, dynamic=False if kind.shape else None)
@@ -182,14 +190,20 @@ def _call(options: Any) -> Callable[..., Any]:
     return swaa_flex
 
 
-def _options(query: Tensor, flash: bool) -> Any:
-    """FlexAttention's kernel options."""
+def _options(query: Tensor, flash: bool, backward: bool) -> Any:
+    """FlexAttention's kernel options; backward: whether they serve both passes."""
     if flash:
         return {"BACKEND": "FLASH"}
     if not query.is_cuda or query.dtype == torch.float32 or torch.version.cuda is None:
         return None
-    hopper = torch.cuda.get_device_capability(query.device) == (9, 0)
-    return dict(HOPPER) if hopper and query.shape[3] == 128 else None
+    dim = query.shape[3]
+    if torch.cuda.get_device_capability(query.device) != (9, 0) or dim not in HOPPER:
+        return None
+    if not backward:
+        return dict(HOPPER[dim])
+    # Without prefixes, options of the forward pass would hold in the backward pass too, and slow it down.
+    later = {f"bwd_{name}": value for name, value in HOPPER_BACKWARD.get(dim, {}).items()}
+    return {f"fwd_{name}": value for name, value in HOPPER[dim].items()} | later
 
 
 def _line(error: Exception) -> str:

@@ -149,7 +149,7 @@ def _errors(tmp_path: Path, backend: str) -> dict[str, list[float]]:
 def test_flash_attention_2(tmp_path: Path) -> None:
     write_package(tmp_path)
     for name, (error, stock) in _errors(tmp_path, "flash_attention_2").items():
-        assert error <= 1.5 * stock, name
+        assert error <= 1.5 * stock, f"{name}: {error}, stock {stock}"
 
 
 @pytest.mark.skipif(
@@ -158,4 +158,4 @@ def test_flash_attention_2(tmp_path: Path) -> None:
 )
 def test_flash_attention_4(tmp_path: Path) -> None:
     for name, (error, stock) in _errors(tmp_path, "flash_attention_4").items():
-        assert error <= 1.5 * stock, name
+        assert error <= 1.5 * stock, f"{name}: {error}, stock {stock}"
