@@ -52,9 +52,11 @@ def swaa_attention(
         # On a CPU the stock flex kernel fails as soon as the length changes (torch 2.13); ours computes the same.
         if swaa.backend != "flex_attention" or query.device.type != "cpu":
             mask = None if sees_all else attention_mask
-            stock = _stock(module, swaa.backend)
+            stock, caller = _stock(module, swaa.backend), module
+            if swaa.backend.startswith("flash_attention"):
+                caller = _StockModule(module)  # type: ignore[assignment]
             result: tuple[Tensor, Tensor | None] = stock(
-                module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs
+                caller, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs
             )
             return result
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -92,6 +94,19 @@ def _eager(
     user_mask = None if state.user_mask is None else take_columns(state.user_mask.to(query.device), keys)
     output, weights = eager_attention(query, key, value, combine(mask, user_mask, query.dtype), scale, dropout)
     return output.transpose(1, 2).contiguous(), weights
+
+
+class _StockModule:
+    """An attention module under the model's own configuration: the stock flash-attention looks up its library by the
+    name that stands there, which in a windowed layer is ours.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.config = module.swaa_stock_config
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
 
 
 def _stock(module: nn.Module, backend: str) -> Any:

@@ -36,7 +36,8 @@ class Kind:
     """Calls that one compiled kernel serves: they differ in batch and length only.
 
     heads, kv_heads, dim, dtype: of the states; backward: whether autograd follows; flash: through flash-attn-4
-    instead of Triton; shape: of a CPU's call, where PyTorch compiles for one length only.
+    instead of Triton; whole: whether Triton needs no bounds, for both lengths are multiples of BLOCK, which it can't
+    tell of lengths that vary; shape: of a CPU's call, where PyTorch compiles for one length only.
     """
 
     device: torch.device
@@ -48,6 +49,7 @@ class Kind:
     dtype: torch.dtype
     backward: bool
     flash: bool
+    whole: bool
     shape: tuple[int, int, int] | None
 
 
@@ -88,7 +90,7 @@ def flex_attention(
     kind = _kind(query, key, rule, form, backward)
     if kind not in _without_flash and _takes_flash(query):
         try:
-            return _run(replace(kind, flash=True), query, key, value, mask, scaling)
+            return _run(replace(kind, flash=True, whole=False), query, key, value, mask, scaling)
         except Exception as error:
             _raise_if_memory(error)
             # The same mask in Triton; a real error of the caller's comes again there.
@@ -127,7 +129,8 @@ def _run(kind: Kind, query: Tensor, key: Tensor, value: Tensor, mask: Any, scali
 def _kind(query: Tensor, key: Tensor, rule: Rule, form: Form, backward: bool) -> Kind:
     shape = (query.shape[0], query.shape[2], key.shape[2]) if query.device.type == "cpu" else None
     heads, kv_heads, dim = query.shape[1], key.shape[1], query.shape[3]
-    return Kind(query.device, rule, form, heads, kv_heads, dim, query.dtype, backward, False, shape)
+    whole = query.is_cuda and query.shape[2] % BLOCK == 0 and key.shape[2] % BLOCK == 0
+    return Kind(query.device, rule, form, heads, kv_heads, dim, query.dtype, backward, False, whole, shape)
 
 
 def _takes_flash(query: Tensor) -> bool:
@@ -176,7 +179,8 @@ def _kernel(kind: Kind, query: Tensor) -> Callable[..., Any]:
     if kind not in _compiled:
         # The compiler remembers by name what varied between calls and gives up on a name after eight variants, which
         # would leave the unfused form: kinds that share nothing have names of their own.
-        function = _call(_options(query, kind.flash, kind.backward))
+        options = _options(query, kind.flash, kind.backward)
+        function = _call((options or {}) | {"IS_DIVISIBLE": True} if kind.whole else options)
         code = function.__code__.replace(co_name=f"swaa_flex_{len(_compiled)}")
         function = types.FunctionType(code, function.__globals__, code.co_name, None, function.__closure__)
         _compiled[kind] = torch.compile(function, dynamic=False if kind.shape else None)

@@ -196,6 +196,7 @@ def _send_to_swaa(layers: Any, rules: dict[int, Rule], config: Any) -> None:
     for index, rule in rules.items():
         attention = layers[index].self_attn
         attention.config = windowed
+        attention.swaa_stock_config = config
         attention.swaa_rule = rule
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.support.embed import CACHE, Zoo, greedy, load, logits, one, prompt
 from tests.support.oracle import assert_close, from_position
@@ -51,6 +52,23 @@ def test_a_draft_that_fails_leaves_the_model_whole(zoo: Zoo) -> None:
 class _Stop:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("stopped")
+
+
+@pytest.mark.parametrize("full_layers", [(), (1, 3)], ids=str)
+def test_stock_flash_attention_finds_the_name_of_its_library(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, full_layers: tuple[int, ...]
+) -> None:
+    """A prompt within the window and FA decode run the stock kernel, which takes its name from the module's config."""
+    model, seen = load(zoo.repo(full_layers=full_layers)), []
+
+    def stock(module: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append((module.config._attn_implementation, module.layer_idx, module.is_causal))
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, *args, **kwargs)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", stock)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    model(one(prompt(5)))
+    assert seen == [("flash_attention_2", layer, True) for layer in range(4)]
 
 
 def test_guidance_is_refused_where_it_would_be_windowed(zoo: Zoo) -> None:
