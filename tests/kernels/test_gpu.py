@@ -161,7 +161,8 @@ def test_poisoned_memory(kernel: Any) -> None:
 
 
 @pytest.mark.usefixtures("triton_only")
-def test_fifty_lengths_compile_at_most_thrice() -> None:
+def test_fifty_lengths_compile_at_most_four_times() -> None:
+    """Whole blocks have a kernel of their own; that lengths vary, the compiler sees at the second one."""
     from torch._dynamo.utils import counters
 
     case = Case(window=128, keep_first=7, dim=64)
@@ -169,7 +170,7 @@ def test_fifty_lengths_compile_at_most_thrice() -> None:
     for length in range(200, 1200, 20):
         call = Call(replace(case, new=length), "cuda", torch.bfloat16)
         assert call.error(call.run(flex_attention), call.expected()) < 1e-2
-    assert counters["stats"]["unique_graphs"] - before <= 3
+    assert counters["stats"]["unique_graphs"] - before <= 4
 
 
 @needs_flash
