@@ -79,6 +79,7 @@ def render_card(
         recipe=_yaml(_given(recipe)),
         long_prompt=long_prompt(recipe.window),
         cot=recipe.cot,
+        tuned=recipe.tuned,
         cot_files=cot_files,
         adapters=adapters,
         # The paper's rows are for weights that nobody tuned.

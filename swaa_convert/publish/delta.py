@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from swaa_convert.errors import SwaaError
 from swaa_convert.manifest import MANIFEST, FileEntry, dump_manifest
 from swaa_convert.plan import CARD
+from swaa_convert.publish.errors import status_of
 from swaa_convert.publish.local import Verified
-from swaa_convert.publish.pinned import card_for, pin_of
+from swaa_convert.publish.pinned import card_for, has_loading_code, pin_of
 from swaa_convert.publish.remote import Remote, RemoteFile, files_at
 from swaa_convert.weights import INDEX, SINGLE
 
@@ -84,23 +85,45 @@ def _files(local: Verified) -> Iterable[str]:
 
 
 def _their_card(local: Verified, remote: Remote) -> bytes | None:
-    if local.card is None or CARD not in remote.files or remote.is_ours(CARD):
+    if local.card is None or CARD not in remote.files:
         return None
-    return remote.read(CARD)
+    card = remote.read(CARD)
+    return None if remote.is_ours(CARD) and _is_as_pushed(remote, card) else card
+
+
+def _is_as_pushed(remote: Remote, card: bytes) -> bool:
+    """Whether a card is the one of the commit that it names, where it stood before it could name it.
+
+    An edited card is not, also when a later push has listed it in the manifest.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    pin = pin_of(card)
+    if pin is None:
+        return has_loading_code(card)
+    try:
+        first = remote.read(CARD, pin)
+    except EntryNotFoundError:
+        return True
+    except HfHubHTTPError as error:
+        if status_of(error) != 404:
+            raise
+        return False
+    return card_for(first, remote.repo_id, pin) == card_for(card, remote.repo_id, pin)
 
 
 def _refuse_strange(remote: Remote, send: Iterable[str], others: Iterable[str]) -> None:
     replaced = [name for name in (*send, MANIFEST) if name in remote.files and not remote.is_ours(name)]
     if replaced:
         raise SwaaError(
-            f"{remote.repo_id} holds {_listed(replaced)} that no push of this repo wrote, or that changed since: push to "
-            "a repo of its own, or remove them there first"
+            f"{remote.repo_id} holds {_listed(replaced)}, which no push of swaa-convert wrote, or which changed since: "
+            "push to another repo, or remove it there first"
         )
     shadowing = [name for name in others if name in _SHADOWING]
     if shadowing:
         raise SwaaError(
             f"{remote.repo_id} holds {_listed(shadowing)} of something else, which would be loaded with this repo: "
-            "push to a repo of its own, or remove it there first"
+            "push to another repo, or remove it there first"
         )
 
 

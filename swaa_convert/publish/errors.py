@@ -58,6 +58,9 @@ def push_errors(repo_id: str) -> Iterator[None]:
 def _said(error: BaseException) -> str | None:
     from huggingface_hub import errors
 
+    text = " ".join(str(error).split())
+    if "metadata" in text.casefold() and "README" in text:
+        return f"the Hub does not take the card ({text[:300]}): mend the source's README.md and convert again"
     cause: BaseException | None = error
     while cause is not None:
         # The client wraps what happened to a file in a RuntimeError.
@@ -72,9 +75,6 @@ def _said(error: BaseException) -> str | None:
         if isinstance(cause, network_errors()):
             return f"the connection to the Hub broke off ({first_line(cause)}): {AGAIN}"
         cause = cause.__cause__
-    text = " ".join(str(error).split())
-    if "metadata" in text.casefold() and "README" in text:
-        return f"the Hub does not take the card ({text[:300]}): mend the source's README.md and convert again"
     known = isinstance(error, ValueError | RuntimeError) or type(error).__module__.split(".")[0] == "hf_xet"
     return f"the upload broke off ({text[:200] or type(error).__name__}): {AGAIN}" if known else None
 

@@ -74,9 +74,9 @@ def prepare(folder: Path, wanted: Wanted, advance: Advance = lambda count: None)
     local = verified(folder, advance)
     with push_errors(remote.repo_id), progress_bars(shown=False):
         found = delta(local, remote)
-    if wanted.tag in remote.tags and (found.pin is None or remote.tags[wanted.tag] != remote.head):
-        tagged = remote.tags[wanted.tag][:12]
-        raise SwaaError(f"{remote.repo_id} has a tag {wanted.tag} already, for {tagged}: choose another --tag")
+    tagged = remote.tags.get(wanted.tag or "")
+    if tagged is not None and (found.pin is None or tagged != remote.head):
+        raise SwaaError(f"{remote.repo_id} has a tag {wanted.tag} already, for {tagged[:12]}: choose another --tag")
     return Prepared(wanted, local, remote, found)
 
 
@@ -84,10 +84,12 @@ def push(prepared: Prepared, *, quiet: bool = True) -> Pushed:
     """Send what differs; the branch moves once everything is there."""
     wanted, remote = prepared.wanted, prepared.remote
     with push_errors(remote.repo_id), progress_bars(shown=not quiet):
-        if prepared.delta.pin is not None:
-            result = Pushed(remote.repo_id, prepared.delta.pin, str(remote.head), done=False)
-        else:
+        if prepared.delta.pin is None:
             result = _commits(prepared, _made(remote, wanted))
+        else:
+            if not remote.has_branch:
+                _made(remote, wanted)
+            result = Pushed(remote.repo_id, prepared.delta.pin, str(remote.head), done=not remote.has_branch)
         if wanted.tag is not None and wanted.tag not in remote.tags:
             tag, head = wanted.tag, result.head
             patiently(lambda: remote.api.create_tag(remote.repo_id, tag=tag, revision=head, exist_ok=True))

@@ -58,9 +58,9 @@ class Remote:
     written: Mapping[str, FileEntry] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
-    def read(self, name: str) -> bytes:
-        """A small file."""
-        return _fetched(self.api, self.repo_id, self.head, name)
+    def read(self, name: str, commit: str | None = None) -> bytes:
+        """A small file, at `head` or at another commit."""
+        return _fetched(self.api, self.repo_id, commit or self.head, name)
 
     def is_ours(self, name: str) -> bool:
         """Whether a file is as an earlier push wrote it."""

@@ -1,6 +1,6 @@
 """Sending: weights a few files at a time, then one commit that holds everything."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # As many as the client sends at once; what is sent of a batch need not be sent again.
 _BATCH = 5
+_SMALL = 64 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,8 @@ def send(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     adds: list[CommitOperationAdd] = []
-    named = sorted(files)
-    for start in range(0, len(named), _BATCH):
-        batch = [_add(name, *files[name]) for name in named[start : start + _BATCH]]
+    for names in _batches(files):
+        batch = [_add(name, *files[name]) for name in names]
         _preupload(api, commit, batch)
         adds += batch
     adds += [CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in written.items()]
@@ -90,6 +90,16 @@ def send(
         info = patiently(call, statuses=(429,), lost=False)
         return Committed(info.oid, info.pr_revision or commit.branch, info.pr_url)
     return Committed(_heard(api, commit, call, adds), commit.branch)
+
+
+def _batches(files: Mapping[str, tuple[Path, str]]) -> Iterator[list[str]]:
+    """Small files at once, and then a few large ones at a time."""
+    large = sorted(name for name, (path, _) in files.items() if path.stat().st_size > _SMALL)
+    small = sorted(files.keys() - set(large))
+    if small:
+        yield small
+    for start in range(0, len(large), _BATCH):
+        yield large[start : start + _BATCH]
 
 
 def _add(name: str, path: Path, sha256: str) -> "CommitOperationAdd":
