@@ -128,7 +128,7 @@ def test_inspecting_what_was_pushed(hub: FakeHub, folder: Path, home: Path, tmp_
     commit = hub.push(home, folder, "me/q3-swaa", "-q").stdout.split('"')[3]
     for options in ([], ["--revision", commit]):
         result = hub.convert(tmp_path / "clean", "inspect", "me/q3-swaa", "--json", *options)
-        assert json.loads(result.stdout)["swaa_config"]["sliding_window_size"] == 16
+        assert json.loads(result.stdout)["repo"]["name"] == "me/q3-swaa", result.stdout
     assert hub.downloaded() == {"config.json", "swaa_recipe.yaml", MANIFEST}
 
 

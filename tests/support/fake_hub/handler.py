@@ -18,6 +18,9 @@ class Handler(BaseHTTPRequestHandler):
 
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    # Head and body go out together: apart, each answer waits 40 ms for the client's acknowledgement.
+    wbufsize = _PIECE
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         self._answer(reading.answer)
