@@ -23,21 +23,30 @@ def status_of(error: BaseException | None) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def patiently(call: Callable[[], _T], *, statuses: tuple[int, ...] = BUSY, lost: bool = True) -> _T:
+def patiently(call: Callable[[], _T], *, statuses: tuple[int, ...] = BUSY, lost: bool = True, tries: int = TRIES) -> _T:
     """Call, and call again while the Hub is busy or, with `lost`, the connection is.
 
-    The client tries again by itself to send files; its other requests it makes once.
+    The client tries again by itself to send files; its other requests it makes once, or did in older versions.
     """
     for count in range(TRIES):
         try:
             return call()
-        except network_errors() as error:
-            status = status_of(error)
-            passing = lost and not _is_offline(error) if status is None else status in statuses
-            if not passing or count == TRIES - 1:
+        except Exception as error:
+            found = _network_error(error)
+            if found is None or _is_offline(found) or count == TRIES - 1:
                 raise
-            time.sleep(_wait(error, count))
+            status = status_of(found)
+            if not (lost if status is None else status in statuses):
+                raise
+            time.sleep(_wait(found, count))
     raise AssertionError("not reached")
+
+
+def _network_error(error: BaseException | None) -> BaseException | None:
+    """What the Hub or the connection to it did; the client wraps what happened to one file in a RuntimeError."""
+    while error is not None and not isinstance(error, network_errors()):
+        error = error.__cause__
+    return error
 
 
 @contextmanager
@@ -94,7 +103,7 @@ def _by_status(status: int, error: BaseException) -> str:
     if status == 429:
         return f"the Hub asks for fewer requests: wait a few minutes and {AGAIN}"
     if status >= 500:
-        return f"the Hub answered {status}, {TRIES} times or more: try later; {AGAIN}"
+        return f"the Hub keeps answering {status}: wait a while and {AGAIN}"
     return f"the Hub answered {status}{said}"
 
 

@@ -124,7 +124,7 @@ def _preupload(api: "HfApi", commit: Commit, batch: "list[CommitOperationAdd]") 
             free_memory=False,
         )
 
-    interruptible(call)
+    interruptible(lambda: patiently(call))
 
 
 def _heard(api: "HfApi", commit: Commit, call: Callable[[], "CommitInfo"], adds: "Sequence[CommitOperationAdd]") -> str:

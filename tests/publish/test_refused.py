@@ -55,11 +55,11 @@ FAULTS = [
     (COMMIT, 409, "it changed on the Hub meanwhile"),
     (COMMIT, 413, "the Hub finds the commit too large"),
     (COMMIT, 429, "the Hub asks for fewer requests: wait a few minutes and run the command again"),
-    (COMMIT, 500, "the Hub answered 500, 5 times or more: try later"),
+    (COMMIT, 500, "the Hub keeps answering 500: wait a while"),
     ("PUT /storage", 403, "the Hub does not allow it"),
-    ("PUT /storage", 503, "the Hub answered 503"),
+    ("PUT /storage", 503, "the Hub keeps answering 503"),
     ("POST /me/q3-swaa.git/info/lfs", 403, "the Hub does not allow it"),
-    ("GET /api/whoami", 500, "the Hub answered 500"),
+    ("GET /api/whoami", 500, "the Hub keeps answering 500"),
 ]
 
 
