@@ -101,7 +101,9 @@ def convert(
         quiet=quiet,
         dry_run=dry_run,
     )
-    if wanted is not None and not dry_run:
+    if wanted is not None and dry_run:
+        click.echo(f"The result would then be pushed to {wanted.repo_id}.")
+    elif wanted is not None:
         from swaa_convert.publish.command import push_converted
 
         push_converted(out, wanted, quiet=quiet)

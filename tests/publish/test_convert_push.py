@@ -39,7 +39,7 @@ def test_dry_run(hub: FakeHub, home: Path, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     args = (source, "--out", tmp_path / "out", "--push", "me/q3-swaa", "--dry-run")
     result = hub.convert(home, *args, token=TOKEN)
-    assert "Dry run: nothing was written." in result.stdout and hub.sent() == []
+    assert "The result would then be pushed to me/q3-swaa." in result.stdout and hub.sent() == []
 
 
 def test_how_to_push_needs_where(tmp_path: Path) -> None:
