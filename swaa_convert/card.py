@@ -1,6 +1,7 @@
 """README.md of a converted repo: what it is, how to load it, what it costs, how to make it again."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from swaa_convert.inspect.costs import Cost, cost_at
 from swaa_convert.inspect.figures import Rule, kv_dtype
 from swaa_convert.inspect.words import rule_in_words, show_memory, show_share
 from swaa_convert.layermap import render_layer_map
+from swaa_convert.measured import BENCH_FILE, Measured
 from swaa_convert.paper import paper_row
 from swaa_convert.recipe import Recipe
 from swaa_convert.recipe_file import recipe_values
@@ -35,6 +37,8 @@ def render_card(
     source_card: str | None,
     cot_files: Sequence[str] = (),
     adapters: Sequence[tuple[str, str | None]] = (),
+    measured: Measured | None = None,
+    version: str = __version__,
 ) -> str:
     """The model card of a converted repo.
 
@@ -54,6 +58,10 @@ def render_card(
         The files whose chat template `--cot` changed.
     adapters:
         (name, commit on the Hub) of the LoRA adapters that were merged, in order.
+    measured:
+        What a benchmark of this very repo found.
+    version:
+        The version of swaa-convert that converted.
     """
     source = source_id if source_revision else os.path.basename(os.path.abspath(source_id))
     rule = Rule.from_config(config["swaa_config"], config["num_hidden_layers"])
@@ -71,12 +79,22 @@ def render_card(
         recipe=_yaml(_given(recipe)),
         long_prompt=long_prompt(recipe.window),
         cot=recipe.cot,
+        tuned=recipe.tuned,
         cot_files=cot_files,
         adapters=adapters,
         # The paper's rows are for weights that nobody tuned.
         paper=None if adapters else paper_row(source.split("/")[-1], recipe, rule),
-        version=__version__,
+        measured=measured,
+        bench_file=BENCH_FILE,
+        version=version,
+        loading_code=loading_code(),
     )
+
+
+def loading_code(repo: str | None = None, revision: str | None = None) -> str:
+    """Python that loads the repo: in a folder, or on the Hub at a commit or a branch."""
+    pinned = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    return _template("load.py.jinja").render(repo=repo, revision=revision, pinned=pinned)
 
 
 def _given(recipe: Recipe) -> dict[str, Any]:

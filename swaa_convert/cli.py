@@ -24,10 +24,17 @@ _COMMANDS = {
         "swaa_convert.refresh_command:refresh",
         "Give a converted repo the code that this version ships.",
     ),
+    "card": ("swaa_convert.card_command:card", "Write a converted repo's model card anew, with what was measured."),
+    "push-to-hub": ("swaa_convert.publish.command:push_to_hub", "Push a converted repo to the Hub."),
     "recipes": ("swaa_convert.recipes_command:recipes", "List the presets, or print one."),
     "bench": ("swaa_convert.bench.command:bench", "Time a converted model beside full attention, on this machine."),
     "demo": ("swaa_convert.demo.command:demo", "Measure recipes on a small trained model."),
 }
+# What a bug may depend on: what loads and runs models, what merges, what speaks to the Hub, what draws.
+_VERSIONS = (
+    *("transformers", "tokenizers", "torch", "triton", "flash-attn", "flash-attn-4", "accelerate", "safetensors"),
+    *("peft", "huggingface_hub", "hf_xet", "click", "matplotlib"),
+)
 # Exit statuses of Ctrl-C and of being terminated.
 _STOPPED = (130, 128 + signal.SIGTERM)
 _EPILOG = """\
@@ -81,14 +88,15 @@ def _refuse_mistyped(word: str) -> None:
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Print the versions that matter for a bug report; nothing is imported for it."""
+    """Print the versions that matter for a bug report; none of these packages is imported for it."""
     if not value or ctx.resilient_parsing:
         return
+    import platform
     from importlib.metadata import PackageNotFoundError, version
 
     click.echo(f"swaa-convert {__version__}")
-    click.echo(f"Python {sys.version.split()[0]}")
-    for package in ("transformers", "torch", "huggingface_hub", "safetensors", "peft"):
+    click.echo(f"Python {platform.python_version()}, {platform.platform()}")
+    for package in _VERSIONS:
         try:
             click.echo(f"{package} {version(package)}")
         except PackageNotFoundError:

@@ -26,16 +26,16 @@ class HubSource(Source):
     def path_of(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
 
-        with hub_errors(self.name, self.revision), _progress_bars(shown=False):
+        with hub_errors(self.name, self.revision), progress_bars(shown=False):
             return Path(hf_hub_download(self.name, name, revision=self.revision)).resolve()
 
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
         from huggingface_hub import hf_hub_download, snapshot_download
 
-        with hub_errors(self.name, self.revision), _progress_bars(shown=False):
+        with hub_errors(self.name, self.revision), progress_bars(shown=False):
             # Only when asked by branch does the client's cache learn its commit, which offline runs look up.
             hf_hub_download(self.name, self.first, revision=self.asked)
-        with hub_errors(self.name, self.revision), _progress_bars(shown=not quiet):
+        with hub_errors(self.name, self.revision), progress_bars(shown=not quiet):
             wanted = [glob.escape(name) for name in names]
             interruptible(lambda: snapshot_download(self.name, revision=self.revision, allow_patterns=wanted))
 
@@ -89,7 +89,7 @@ def hub_errors(repo_id: str, revision: str | None, *, reachable: bool = True) ->
     from huggingface_hub import errors
 
     try:
-        with _unlogged():
+        with unlogged():
             yield
     except errors.GatedRepoError as error:
         raise SwaaError(f"{repo_id} is gated: accept its terms on its page, then run `hf auth login`") from error
@@ -99,21 +99,21 @@ def hub_errors(repo_id: str, revision: str | None, *, reachable: bool = True) ->
         raise SwaaError(f"no folder and no Hub model {repo_id} (a private one needs `hf auth login`)") from error
     except errors.HfHubHTTPError as error:
         raise SwaaError(f"{repo_id}: {_status(error)}") from error
-    except _network_errors() as error:
+    except network_errors() as error:
         if not reachable:
-            raise _Unreachable(_first_line(error)) from error
+            raise _Unreachable(first_line(error)) from error
         raise SwaaError(
-            f"{repo_id}: the download broke off ({_first_line(error)}): run the command again, it resumes"
+            f"{repo_id}: the download broke off ({first_line(error)}): run the command again, it resumes"
         ) from error
     except OSError as error:
         # Not the system's: the client found fewer bytes than the Hub had announced.
         if error.errno is not None:
             raise
-        raise SwaaError(f"{repo_id}: {_first_line(error)}: run the command again") from error
+        raise SwaaError(f"{repo_id}: {first_line(error)}: run the command again") from error
 
 
 @contextmanager
-def _unlogged() -> Iterator[None]:
+def unlogged() -> Iterator[None]:
     """The client logs each attempt to go on; what comes of it is said in one line."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -132,10 +132,10 @@ def _status(error: Exception) -> str:
         return "the Hub does not allow access: ask its owner, or run `hf auth login` with an account that may"
     if status == 429:
         return "the Hub asks for fewer requests: wait a minute and run it again"
-    return f"the Hub answered {status}: try again later" if status else _first_line(error)
+    return f"the Hub answered {status}: try again later" if status else first_line(error)
 
 
-def _network_errors() -> tuple[type[BaseException], ...]:
+def network_errors() -> tuple[type[BaseException], ...]:
     """What a lost connection raises in the library that this version of the client speaks through."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -144,7 +144,7 @@ def _network_errors() -> tuple[type[BaseException], ...]:
 
 
 @contextmanager
-def _progress_bars(*, shown: bool) -> Iterator[None]:
+def progress_bars(*, shown: bool) -> Iterator[None]:
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -161,5 +161,5 @@ def _progress_bars(*, shown: bool) -> Iterator[None]:
         enable_progress_bars()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]

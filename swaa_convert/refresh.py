@@ -105,7 +105,7 @@ def _in_place(source: Source, files: dict[str, bytes], result: Refreshed, *, che
     if Path.cwd().is_relative_to(result.folder):
         raise SwaaError(f"{result.folder} cannot be replaced while you are in it: change to another folder first")
     with staged(result.folder) as stage:
-        _clone(source.root, stage, {*files, *code_names(source)})
+        clone(source.root, stage, {*files, *code_names(source)})
         _finish(stage, files, check=check)
     return result
 
@@ -141,7 +141,7 @@ def _finish(stage: Path, files: dict[str, bytes], *, check: bool) -> None:
         check_repo(stage)
 
 
-def _clone(folder: Path, copy: Path, skipped: Collection[str]) -> None:
+def clone(folder: Path, copy: Path, skipped: Collection[str]) -> None:
     """Everything in a folder but the skipped names, as hard links where the file system has them."""
     for entry in os.scandir(folder):
         new = copy / entry.name
@@ -151,7 +151,7 @@ def _clone(folder: Path, copy: Path, skipped: Collection[str]) -> None:
             new.symlink_to(os.readlink(entry.path))
         elif entry.is_dir():
             new.mkdir()
-            _clone(Path(entry.path), new, ())
+            clone(Path(entry.path), new, ())
             shutil.copystat(entry.path, new)
         elif entry.is_file():
             _link_or_copy(Path(entry.path), new)

@@ -11,7 +11,10 @@ from swaa_convert.bench.settings import Settings
 from swaa_convert.bench.stats import Figures, Spread, figures
 from swaa_convert.bench.subject import Subject
 from swaa_convert.bench.variants import describe
+from swaa_convert.errors import SwaaError
 from swaa_convert.inspect.words import show_memory, show_share, show_tokens
+from swaa_convert.manifest import read_manifest
+from swaa_convert.measured import identity
 
 if TYPE_CHECKING:
     from swaa_convert.bench.compare import Cell
@@ -95,10 +98,10 @@ def table(cells: Sequence["Cell"], settings: Settings) -> Table:
 
 def _row(found: Figures, full: Figures | None) -> list[str]:
     return [
-        _time(found.first),
-        _speed_up(found.first, full.first if full else None),
-        _time(found.token),
-        _speed_up(found.token, full.token if full else None),
+        show_time(found.first),
+        show_speed_up(found.first, full.first if full else None),
+        show_time(found.token),
+        show_speed_up(found.token, full.token if full else None),
         f"{found.prompt_rate:,.0f}",
         "n/a" if found.token_rate is None else _rate(found.token_rate),
         show_memory(found.kv_bytes),
@@ -107,7 +110,8 @@ def _row(found: Figures, full: Figures | None) -> list[str]:
     ]
 
 
-def _time(spread: Spread | None) -> str:
+def show_time(spread: Spread | None) -> str:
+    """A time and half its range, three digits."""
     if spread is None:
         return "n/a"
     seconds = spread.median
@@ -127,7 +131,8 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _speed_up(found: Spread | None, full: Spread | None) -> str:
+def show_speed_up(found: Spread | None, full: Spread | None) -> str:
+    """How many times as fast as full attention."""
     return "n/a" if found is None or full is None else f"{full.median / found.median:.2f}x"
 
 
@@ -165,6 +170,7 @@ def document(
             "architecture": subject.family.architecture,
             "layers": subject.layers,
             "layers_on_disk": subject.depth,
+            "converted": _converted(subject),
         },
         "settings": asdict(settings),
         "notes": notes_on(subject, settings),
@@ -175,6 +181,15 @@ def document(
         "results": [_result(cell, settings) for cell in cells],
         "profile": None,
     }
+
+
+def _converted(subject: Subject) -> str | None:
+    """Which converted repo was measured, whatever it is called; None for a checkpoint that is none."""
+    try:
+        manifest = read_manifest(subject.source)
+    except SwaaError:
+        return None
+    return None if manifest is None else identity(manifest)
 
 
 def profile_document(profiles: Mapping[str, Sequence["Profile"]]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def verify(folder: Path, source: str | None, as_json: bool) -> None:
     """
     repo, manifest = open_converted(folder)
     size = sum(entry.size for entry in manifest.files.values())
-    with _progress(size * (1 if source is None else 2)) as advance:
+    with reading(size * (1 if source is None else 2)) as advance:
         verdict = verify_repo(repo, manifest, source, advance=advance, quiet=as_json)
     if as_json:
         click.echo(json.dumps(document(verdict), indent=2))
@@ -44,7 +44,7 @@ def verify(folder: Path, source: str | None, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress(size: int) -> Iterator[Advance]:
+def reading(size: int) -> Iterator[Advance]:
     """A bar of bytes on standard error, on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn

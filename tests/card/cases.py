@@ -5,6 +5,7 @@ from typing import Any
 
 from swaa_convert.card import render_card
 from swaa_convert.layers import fa_decode_layers, full_layers
+from swaa_convert.measured import Measured
 from swaa_convert.recipe import Recipe
 
 FOLDER = Path(__file__).parent / "snapshots"
@@ -34,6 +35,23 @@ extra_gated_prompt: "Terms: accept them."
 ---
 ## Model Information
 """
+OTHER_CARD = """\
+---
+license: other
+license_name: ann-research
+license_link: LICENSE.txt
+language: en
+tags: custom
+---
+"""
+MEASURED = Measured(
+    "NVIDIA H100 80GB HBM3, CUDA 12.8, torch 2.11.0, transformers 5.17.0, swaa-convert 0.1.0",
+    "3 runs of 128 new tokens, batch 1, bfloat16, backend sdpa",
+    [
+        ["32,768", "1.19 s", "970 ms ±1%", "1.22x", "45.0 ms", "45.1 ms", "1.00x", "4.50 GiB", "2.40 GiB"],
+        ["131,072", "11.7 s", "7.39 s", "1.58x", "n/a", "n/a", "n/a", "18.0 GiB", "9.15 GiB"],
+    ],
+)
 QWEN_4B = {"depth": 36, "heads": 32, "kv_heads": 8, "hidden": 2560, "longest": 40960}
 QWEN_30B = {"depth": 48, "heads": 32, "kv_heads": 4, "hidden": 2048, "longest": 262144}
 LLAMA_8B = {"depth": 32, "heads": 32, "kv_heads": 8, "hidden": 4096, "longest": 131072}
@@ -78,6 +96,7 @@ def card(
         config=converted_config(recipe, **shape),
         recipe=recipe,
         source_card=source_card,
+        version="0.1.0",
         **options,
     )
 
@@ -101,6 +120,33 @@ CARDS = {
         local=True,
     ),
     "no_window": lambda: card("Qwen/Qwen3-4B", QWEN_4B, Recipe(window=None, cot=True)),
+    "paper_row_of_a_moe": lambda: card("Qwen/Qwen3-30B-A3B", QWEN_30B, Recipe(keep_first=10, interleave="even")),
+    "paper_row_of_llama": lambda: card(
+        "meta-llama/Llama-3.1-8B-Instruct",
+        LLAMA_8B,
+        Recipe(window=4096, interleave="even"),
+        source_card=LLAMA_CARD,
+    ),
+    "naive": lambda: card(
+        "Qwen/Qwen3-4B-Thinking-2507", QWEN_4B, Recipe(keep_first=0, interleave="none", fa_decode=False)
+    ),
+    "one_adapter": lambda: card(
+        "Qwen/Qwen3-4B",
+        QWEN_4B,
+        Recipe(tuned=True),
+        source_card=QWEN_CARD,
+        adapters=[("ann/swaa-lora", "ab" * 20)],
+    ),
+    "two_adapters": lambda: card(
+        "Qwen/Qwen3-4B",
+        QWEN_4B,
+        Recipe(keep_first=0, fa_decode=False, tuned=True),
+        adapters=[("ann/swaa-lora", "ab" * 20), ("my-lora", None)],
+    ),
+    "tuned_elsewhere": lambda: card("ann/Qwen3-4B-swaa-tuned", QWEN_4B, Recipe(tuned=True)),
+    "named_licence": lambda: card("ann/Qwen-tuned", QWEN_4B, Recipe(window=1024), source_card=OTHER_CARD),
+    "always_thinks": lambda: card("Qwen/Qwen3-4B-Thinking-2507", QWEN_4B, Recipe(cot=True, fa_tail=1)),
+    "measured": lambda: card("Qwen/Qwen3-4B", QWEN_4B, Recipe(fa_decode=False), measured=MEASURED),
 }
 
 if __name__ == "__main__":

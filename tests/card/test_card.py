@@ -9,7 +9,6 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from swaa_convert import card as card_module
 from swaa_convert.convert import convert_checkpoint
 from swaa_convert.recipe import Recipe
 from tests.card.cases import CARDS, COMMIT, FOLDER, LLAMA_8B, LLAMA_CARD, QWEN_4B, QWEN_30B, QWEN_CARD, card
@@ -21,15 +20,14 @@ def front_matter(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_snapshots(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card_module, "__version__", "0.1.0")
+def test_snapshots(name: str) -> None:
     assert CARDS[name]() == (FOLDER / f"{name}.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_nothing_is_left_unfilled(name: str) -> None:
     text = CARDS[name]()
-    assert not re.search(r"\{%|%\}|\{#|None|True,|\n\n\n", text.replace("trust_remote_code=True", ""))
+    assert not re.search(r"\{%|%\}|\{#|None(?! of the)|True,|\n\n\n", text.replace("trust_remote_code=True", ""))
     assert text.endswith("```\n")
 
 

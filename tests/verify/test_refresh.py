@@ -98,7 +98,7 @@ def test_a_repo_on_the_hub(stale: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-@pytest.mark.parametrize("step", ["write_file", "_clone"])
+@pytest.mark.parametrize("step", ["write_file", "clone"])
 def test_a_failure_leaves_the_old_code(exchange: bool, step: str, stale: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise OSError(28, "No space left on device", "shard")
