@@ -1,7 +1,8 @@
 """The model families that can be converted: one file each in `modeling/`, read here without being imported.
 
 A family file `modeling_swaa_xxx.py` holds `SwaaXxxConfig` (with `model_type = "swaa_xxx"`), `SwaaXxxModel`
-and `SwaaXxxForCausalLM`. Adding a family is adding that file.
+and `SwaaXxxForCausalLM`, and `TRANSFORMERS = "transformers>=x.y"` if not every supported version has the family.
+Adding a family is adding that file.
 """
 
 import ast
@@ -17,13 +18,14 @@ _AUTO_CLASSES = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForCaus
 
 @dataclass(frozen=True)
 class Family:
-    """One convertible family: the source's names and ours."""
+    """One convertible family: the source's names and ours, and the versions of transformers that it needs."""
 
     model_type: str
     swaa_model_type: str
     architecture: str
     swaa_prefix: str
     entry_file: str
+    needs: str = "transformers"
 
     @property
     def swaa_architecture(self) -> str:
@@ -55,25 +57,28 @@ def shipped_files(family: Family, modeling_dir: Path = MODELING_DIR) -> tuple[st
 
 
 def _read_family(path: Path) -> Family:
-    for node in _parse(path).body:
+    module = _parse(path)
+    for node in module.body:
         if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
-            model_type = _class_constant(node, "model_type")
+            model_type = _constant(node, "model_type")
             if model_type is not None:
-                return _family(node.name.removesuffix("Config"), model_type, path.name)
+                needs = _constant(module, "TRANSFORMERS") or Family.needs
+                return _family(node.name.removesuffix("Config"), model_type, path.name, needs)
     raise ValueError(f"{path}: no class SwaaXxxConfig with model_type = 'swaa_xxx'")
 
 
-def _family(prefix: str, model_type: str, entry_file: str) -> Family:
+def _family(prefix: str, model_type: str, entry_file: str, needs: str) -> Family:
     return Family(
         model_type=model_type.removeprefix("swaa_"),
         swaa_model_type=model_type,
         architecture=f"{prefix.removeprefix('Swaa')}ForCausalLM",
         swaa_prefix=prefix,
         entry_file=entry_file,
+        needs=needs,
     )
 
 
-def _class_constant(node: ast.ClassDef, name: str) -> str | None:
+def _constant(node: ast.ClassDef | ast.Module, name: str) -> str | None:
     for statement in node.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
