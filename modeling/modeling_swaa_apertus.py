@@ -22,8 +22,8 @@ from .swaa_rope import older_rope  # noqa: F401
 from .swaa_settings import SwaaSettings  # noqa: F401
 from .swaa_state import SwaaState  # noqa: F401
 
-# Broken for the source too, in these versions.
-TRANSFORMERS = "transformers!=5.0.0,!=5.2.0"
+# Older versions can build the activation only with data, or not at all.
+TRANSFORMERS = "transformers>=5.3"
 require_version(TRANSFORMERS)
 
 

@@ -1,5 +1,6 @@
 """What can be converted: a known, FA-pretrained decoder. Everything else is refused by name."""
 
+import re
 from importlib.metadata import version
 from typing import Any
 
@@ -18,12 +19,15 @@ _OTHER_FORMATS = {
     "params.json": "holds weights in their original format: take the repo of the same model in -hf format",
 }
 
+# Whose checkpoints came before transformers had the family, and still carry code under the same names.
+_PUBLISHED_WITH_COPIES = ("phi", "phi3")
+
 
 def check_source(source: Source) -> tuple[dict[str, Any], Family]:
     """The source's config.json and its family, or one line that says why it cannot be converted."""
     if "config.json" not in source.files:
         raise SwaaError(f"{source.name} {_without_config(source)}")
-    config = source.read_json("config.json")
+    config = _without_copies(source.read_json("config.json"))
     _refuse_converted(source, config)
     _refuse_adapter(source)
     _refuse_remote_code(source, config)
@@ -74,6 +78,18 @@ def _refuse_converted(source: Source, config: dict[str, Any]) -> None:
         raise SwaaError(
             f"{source.name} is already converted: give the source that it was made from (its swaa_recipe.yaml names it)"
         )
+
+
+def _without_copies(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what names the publisher's copy of stock code: transformers itself prefers its own."""
+    kind, code = config.get("model_type"), config.get("auto_map")
+    if kind not in _PUBLISHED_WITH_COPIES or not isinstance(code, dict):
+        return config
+    stock = re.compile(rf"(configuration|modeling)_{kind}\.{kind.capitalize()}(Config|Model|For[A-Z]\w+)")
+    for auto, reference in code.items():
+        if auto != "AutoTokenizer" and not (isinstance(reference, str) and stock.fullmatch(reference)):
+            return config
+    return {key: value for key, value in config.items() if key != "auto_map"}
 
 
 def _refuse_remote_code(source: Source, config: dict[str, Any]) -> None:
