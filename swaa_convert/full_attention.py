@@ -54,11 +54,11 @@ def _window_by_value(config: Mapping[str, Any], *, listed: bool) -> str | None:
 
 
 def _slides(config: Mapping[str, Any]) -> bool:
-    """Whether stock transformers gives some layer a window, as Qwen configs say it."""
+    """Whether stock transformers gives some layer a window where `use_sliding_window` is true."""
     if config.get("sliding_window") is None:
         return False
-    if config["model_type"] == "qwen3_moe":
-        # Its stock code windows every layer, whatever max_window_layers says.
+    if config["model_type"] in ("qwen3_moe", "smollm3"):
+        # Their stock code has windows whatever max_window_layers says.
         return True
     first = config.get("max_window_layers", 28)
     return first is None or bool(first < config["num_hidden_layers"])

@@ -1,7 +1,7 @@
 """Sets up everything that the tests need and runs them: `python tests/run.py`. Needs Python and pip, nothing else.
 
 Each supported minor version of transformers gets a virtual environment of its own under .venvs/ and runs the whole
-suites of the embedded model, of bench and of merging; the newest also runs everything else, and the linters.
+suites of the embedded model, of all families, of bench and of merging; the newest also runs everything else, and the linters.
 Checkpoints saved under each version are then loaded under all others.
 """
 
@@ -34,13 +34,13 @@ def main() -> None:
         if NEWEST in pythons:
             lint(pythons[NEWEST])
         for version, python in pythons.items():
-            older = ["tests/embedded", "tests/kernels", "tests/bench", "tests/merge"]
+            older = ["tests/embedded", "tests/families", "tests/kernels", "tests/bench", "tests/merge"]
             paths = [] if version == NEWEST else older
             test(python, version, ["-n", options.workers, *(options.pytest or paths)], env)
         if len(pythons) > 1 and not options.pytest:
             # The first versions ran before the others had saved anything.
             for version, python in pythons.items():
-                test(python, version, ["tests/embedded/test_versions.py"], env)
+                test(python, version, ["tests/embedded/test_versions.py", "tests/families/test_versions.py"], env)
 
 
 def environment(version: str) -> Path:
