@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import HunYuanDenseV1Config, HunYuanDenseV1ForCausalLM, HunYuanDenseV1Model
 from transformers.generation import GenerationMixin
+from transformers.utils.versions import require_version
 
 # transformers copies and loads only the files that this one imports itself, so all of them are named here.
 from .swaa_attention import swaa_attention  # noqa: F401
@@ -20,6 +21,10 @@ from .swaa_refusals import refuse_broken  # noqa: F401
 from .swaa_rope import older_rope  # noqa: F401
 from .swaa_settings import SwaaSettings  # noqa: F401
 from .swaa_state import SwaaState  # noqa: F401
+
+# This version loads the source without the scaling of its RoPE.
+TRANSFORMERS = "transformers!=5.0.0"
+require_version(TRANSFORMERS)
 
 
 class SwaaHunYuanDenseV1Config(SwaaConfigMixin, HunYuanDenseV1Config):

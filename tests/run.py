@@ -1,8 +1,8 @@
 """Sets up everything that the tests need and runs them: `python tests/run.py`. Needs Python and pip, nothing else.
 
 Each supported minor version of transformers gets a virtual environment of its own under .venvs/ and runs the whole
-suites of the embedded model, of all families, of bench and of merging; the newest also runs everything else, and the linters.
-Checkpoints saved under each version are then loaded under all others.
+suites of the embedded model, of all families, of bench and of merging; the newest also runs everything else, and the
+linters. Checkpoints saved under each version are then loaded under all others.
 """
 
 import argparse

@@ -74,12 +74,15 @@ def test_no_supported_family_has_a_reason() -> None:
     assert [family.architecture for family in families() if "supported are" not in why_not(family.architecture)] == []
 
 
-@pytest.mark.parametrize(("family", "needs"), [("ministral3", "transformers>=5.4"), ("apertus", "transformers>=5.3")])
+@pytest.mark.parametrize(
+    ("family", "needs"),
+    [("ministral3", ">=5.4"), ("apertus", ">=5.3"), ("hunyuan_v1_dense", "!=5.0.0")],
+)
 def test_a_transformers_without_the_family(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, needs: str
 ) -> None:
-    monkeypatch.setattr(source_checks, "version", lambda name: "5.2.0")
-    said = f"for which {needs} is needed, but 5.2.0 is installed: pip install '{needs}'"
+    monkeypatch.setattr(source_checks, "version", lambda name: "5.0.0")
+    said = f"for which transformers{needs} is needed, but 5.0.0 is installed: pip install 'transformers{needs}'"
     refuses(make_source(tmp_path / "source", family), config(), said)
 
 
