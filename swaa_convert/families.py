@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from swaa_convert.resources import MODELING_DIR
+
+_OLDEST = "4.57"
 
 _AUTO_CLASSES = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForCausalLM": "ForCausalLM"}
 
@@ -32,6 +36,13 @@ class Family:
         return f"{self.swaa_prefix}ForCausalLM"
 
     @property
+    def versions(self) -> str:
+        """The versions of transformers that have it, in words."""
+        parts = Requirement(self.needs).specifier
+        least = [part.version for part in parts if part.operator == ">="] or [_OLDEST]
+        return ", but not ".join([f"{least[0]} or newer", *(part.version for part in parts if part.operator == "!=")])
+
+    @property
     def auto_map(self) -> dict[str, str]:
         """What transformers' Auto classes load from the repo's own files."""
         module = Path(self.entry_file).stem
@@ -42,6 +53,13 @@ class Family:
 def families(modeling_dir: Path = MODELING_DIR) -> tuple[Family, ...]:
     """Every family that has a file in `modeling_dir`."""
     return tuple(_read_family(path) for path in sorted(modeling_dir.glob("modeling_swaa_*.py")))
+
+
+def transformers_for(swaa_model_type: object) -> str:
+    """The versions of transformers that a converted repo needs, in words."""
+    return {family.swaa_model_type: family.versions for family in families()}.get(
+        str(swaa_model_type), f"{_OLDEST} or newer"
+    )
 
 
 def shipped_files(family: Family, modeling_dir: Path = MODELING_DIR) -> tuple[str, ...]:

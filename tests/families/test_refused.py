@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from swaa_convert import source_checks
-from swaa_convert.families import families
+from swaa_convert.families import families, transformers_for
 from swaa_convert.unsupported import why_not
 from tests.malformed.damage import config, refuses
 from tests.support.command import run
@@ -84,6 +84,18 @@ def test_a_transformers_without_the_family(
     monkeypatch.setattr(source_checks, "version", lambda name: "5.0.0")
     said = f"for which transformers{needs} is needed, but 5.0.0 is installed: pip install 'transformers{needs}'"
     refuses(make_source(tmp_path / "source", family), config(), said)
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("swaa_qwen3", "4.57 or newer"),
+        ("swaa_ministral3", "5.4 or newer"),
+        ("swaa_hunyuan_v1_dense", "4.57 or newer, but not 5.0.0"),
+    ],
+)
+def test_the_card_says_which_transformers(family: str, words: str) -> None:
+    assert transformers_for(family) == words
 
 
 def test_every_family_is_tested() -> None:
