@@ -40,15 +40,14 @@ def _not_full(config: Mapping[str, Any]) -> str | None:
 
 
 def _window_by_value(config: Mapping[str, Any], *, listed: bool) -> str | None:
-    default = _WINDOWED_BY_VALUE[config["model_type"]]
-    window = config.get("sliding_window", default)
-    if window is None or (listed and config["model_type"] == "exaone4"):
+    kind, positions = config["model_type"], config.get("max_position_embeddings")
+    window = config.get("sliding_window", _WINDOWED_BY_VALUE[kind])
+    if window is None or (listed and kind == "exaone4"):
         return None
-    positions = config.get("max_position_embeddings")
     if "sliding_window" not in config:
         return f"sliding_window is not in config.json, which means {window}"
-    # Phi-3 configs carry a window that reaches past every position.
-    if isinstance(positions, int) and window >= positions:
+    # Phi-3 configs carry a window that reaches past every position. In EXAONE 4 any window changes where RoPE applies.
+    if kind != "exaone4" and isinstance(positions, int) and window >= positions:
         return None
     return f"sliding_window is {window} in config.json"
 

@@ -37,6 +37,14 @@ def test_a_batch_past_that_length(zoo: Zoo, recipe: str) -> None:
     assert greedy(zoo.model("phi3", **options), pad_left(rows), 12) == [oracle.greedy(row, 12) for row in rows]
 
 
+@pytest.mark.parametrize("options", [{"cache_implementation": "static"}, {"prompt_lookup_num_tokens": 3}], ids=str)
+@recipes
+def test_a_prompt_past_that_length_keeps_its_cache(zoo: Zoo, recipe: str, options: dict[str, Any]) -> None:
+    ids, config = (prompt(6) * 20)[:90], {"config": SWITCHING, **RECIPES[recipe]}
+    actual = greedy(zoo.model("phi3", **config), ids, 12, **options)
+    assert [row[:12] for row in actual] == [zoo.oracle("phi3", **config).greedy(ids, 12)]
+
+
 @pytest.mark.parametrize("family", ["phi3", "mistral", "starcoder2"])
 def test_a_window_past_every_position_is_none(zoo: Zoo, family: str) -> None:
     options: dict[str, Any] = {"config": {"sliding_window": 8192}, "full_layers": (1,), "fa_decode": False}

@@ -23,6 +23,7 @@ SLIDING: list[tuple[str, dict[str, Any], str]] = [
     ("phi3", {"sliding_window": 2047}, "sliding_window is 2047"),
     ("starcoder2", {"sliding_window": 4095}, "sliding_window is 4095"),
     ("exaone4", {"layer_types": ..., "sliding_window": 2048}, "sliding_window is 2048"),
+    ("exaone4", {"layer_types": ..., "sliding_window": 9999}, "sliding_window is 9999"),
     ("exaone4", {"layer_types": HYBRID, "sliding_window": 2048}, "layer_types has sliding_attention"),
     ("smollm3", {"layer_types": HYBRID}, "layer_types has sliding_attention"),
     ("smollm3", {"layer_types": ..., "use_sliding_window": True, "sliding_window": 64}, "use_sliding_window is true"),
