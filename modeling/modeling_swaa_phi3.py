@@ -15,10 +15,10 @@ from .swaa_cache import CACHE, cache_in
 from .swaa_config import SwaaConfigMixin
 from .swaa_flash import two_pass_attention  # noqa: F401
 from .swaa_flex import flex_attention  # noqa: F401
-from .swaa_generation import SwaaGenerationMixin
+from .swaa_generation import SwaaGenerationMixin, prompt_length
 from .swaa_mask import Rule  # noqa: F401
 from .swaa_model import SwaaModelMixin
-from .swaa_refusals import refuse_broken  # noqa: F401
+from .swaa_refusals import refuse_crossing
 from .swaa_rope import older_rope  # noqa: F401
 from .swaa_settings import SwaaSettings  # noqa: F401
 from .swaa_state import SwaaState  # noqa: F401
@@ -36,7 +36,7 @@ class SwaaPhi3Model(SwaaModelMixin, Phi3Model):
 
 
 class GenericInputs:
-    """Inputs as other families have them: from 5.0 on and before 5.24 Phi-3's own lose all but the newest token."""
+    """Inputs as other families have them: in versions from 5.0 on Phi-3's own may lose all but the newest token."""
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
         return GenerationMixin.prepare_inputs_for_generation(self, *args, **kwargs)
@@ -45,6 +45,13 @@ class GenericInputs:
 class SwaaPhi3ForCausalLM(SwaaGenerationMixin, GenericInputs, Phi3ForCausalLM, GenerationMixin):
     config_class = SwaaPhi3Config
     base_model_class = SwaaPhi3Model
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in other families; refused where tokens would be computed with two kinds of LongRoPE's factors."""
+        if _is_long(self.config):
+            length = self.config.original_max_position_embeddings
+            refuse_crossing(self, prompt_length(inputs, kwargs), length, args, kwargs)
+        return super().generate(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any

@@ -24,7 +24,7 @@ recipes = pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("length", [40, 60, 63, 64, 65, 90])
 @recipes
 def test_generating_past_the_length_where_rope_changes(zoo: Zoo, recipe: str, length: int) -> None:
-    """Stock Phi-3 goes on from the newest token alone there, from 5.0 on and before 5.24."""
+    """Stock Phi-3 goes on from the newest token alone there, in 5.0 and 5.12 as in others."""
     ids, options = prompt(length), {"config": SWITCHING, **RECIPES[recipe]}
     assert greedy(zoo.model("phi3", **options), ids, 12) == [zoo.oracle("phi3", **options).greedy(ids, 12)]
 
@@ -43,6 +43,16 @@ def test_a_prompt_past_that_length_keeps_its_cache(zoo: Zoo, recipe: str, option
     ids, config = (prompt(6) * 20)[:90], {"config": SWITCHING, **RECIPES[recipe]}
     actual = greedy(zoo.model("phi3", **config), ids, 12, **options)
     assert [row[:12] for row in actual] == [zoo.oracle("phi3", **config).greedy(ids, 12)]
+
+
+@pytest.mark.parametrize(
+    ("length", "options"), [(90, {"prefill_chunk_size": 9}), (60, {"prompt_lookup_num_tokens": 3})], ids=str
+)
+def test_chunks_and_drafts_across_that_length_are_refused(zoo: Zoo, length: int, options: dict[str, Any]) -> None:
+    model = zoo.model("phi3", config=SWITCHING)
+    with pytest.raises(NotImplementedError, match="across 64 tokens, where LongRoPE changes"):
+        greedy(model, prompt(length), 12, **options)
+    assert greedy(model, prompt(50), 12, **options) == [zoo.oracle("phi3", config=SWITCHING).greedy(prompt(50), 12)]
 
 
 @pytest.mark.parametrize("family", ["phi3", "mistral", "starcoder2"])
