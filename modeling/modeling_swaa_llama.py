@@ -17,6 +17,7 @@ from .swaa_generation import SwaaGenerationMixin
 from .swaa_mask import Rule  # noqa: F401
 from .swaa_model import SwaaModelMixin
 from .swaa_refusals import refuse_broken  # noqa: F401
+from .swaa_rope import older_rope  # noqa: F401
 from .swaa_settings import SwaaSettings  # noqa: F401
 from .swaa_state import SwaaState  # noqa: F401
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .swaa_rope import older_rope
 from .swaa_settings import SwaaSettings
 
 
@@ -13,9 +14,12 @@ class SwaaConfigMixin:
     """
 
     num_hidden_layers: int
+    max_position_embeddings: int
 
     def __init__(self, swaa_config: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**self._translate_rope(kwargs))
+        if getattr(self, "layer_types", None) is None:
+            self._drop_idle_window()
         self.swaa_config = swaa_config
         if swaa_config is not None:
             self.swaa_settings()
@@ -26,6 +30,12 @@ class SwaaConfigMixin:
             raise ValueError("config.json has no swaa_config: this is not a complete converted repository")
         return SwaaSettings.parse(self.swaa_config, self.num_hidden_layers)
 
+    def _drop_idle_window(self) -> None:
+        """Phi-3 configs have a window past every position, for which newer caches have layers that keep everything."""
+        window = getattr(self, "sliding_window", None)
+        if window is not None and window >= self.max_position_embeddings:
+            self.sliding_window = None
+
     @classmethod
     def _translate_rope(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Versions before 5 silently take theta 10000 where only the newer `rope_parameters` is given."""
@@ -33,11 +43,7 @@ class SwaaConfigMixin:
         if not isinstance(rope, dict) or not _reads_older_rope():
             return kwargs
         rest = {k: v for k, v in kwargs.items() if k != "rope_parameters"}
-        scaling = {k: v for k, v in rope.items() if k != "rope_theta"}
-        if "rope_theta" in rope:
-            rest["rope_theta"] = rope["rope_theta"]
-        rest["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
-        return rest
+        return rest | older_rope(rope)
 
 
 def _reads_older_rope() -> bool:

@@ -53,7 +53,7 @@ class SwaaGenerationMixin:
         kwargs.pop("dense_last", None)
         refuse_broken(self, inputs, args, kwargs)
         if dense_from is None:
-            prompt = _prompt_length(inputs, kwargs)
+            prompt = prompt_length(inputs, kwargs)
             dense_from = max(prompt - self.model.swaa.fa_tail, 0)
         token, depth = _dense_from.set((id(self), dense_from)), self.config.num_hidden_layers
         try:
@@ -127,7 +127,7 @@ def _with_generated_tokens(forward: Callable[..., Any]) -> Callable[..., Any]:
     return with_generated_tokens
 
 
-def _prompt_length(inputs: Tensor | None, kwargs: dict[str, Any]) -> int:
+def prompt_length(inputs: Tensor | None, kwargs: dict[str, Any]) -> int:
     """Length of the padded prompt, cached turns included."""
     tokens = kwargs.get("inputs_embeds")
     if tokens is None:

@@ -9,6 +9,7 @@ from transformers.generation import GenerationMixin
 
 from .swaa_cache import cache_in
 
+_DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
@@ -28,8 +29,7 @@ def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwar
             _refuse("chunked prefill onto a filled cache", "leave prefill_chunk_size unset")
         if VERSION < (5, 0) and _is_padded(input_ids, config, kwargs):
             _refuse("chunked prefill of a padded batch", "leave prefill_chunk_size unset")
-    drafts = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
-    if filled and _reads_prompts_twice() and _asks(drafts, config, kwargs):
+    if filled and _reads_prompts_twice() and _asks(_DRAFTS, config, kwargs):
         _refuse("assisted decoding onto a filled cache", "start from an empty cache, or generate without drafts")
     if VERSION in ((5, 0), (5, 1), (5, 2)) and _asks(("assistant_early_exit",), config, kwargs):
         _refuse("drafts that exit early", "leave assistant_early_exit unset")
@@ -38,6 +38,20 @@ def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwar
         raise NotImplementedError(
             "guidance_scale runs the model a second time without saying which tokens are generated, "
             "which FA decode must know: leave it unset"
+        )
+
+
+def refuse_crossing(model: Any, prompt: int, length: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises NotImplementedError for chunks or drafts across the length at which LongRoPE changes for all tokens."""
+    config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
+    wanted = {name: kwargs.get(name) or getattr(config, name, None) for name in ("max_new_tokens", "max_length")}
+    end = prompt + wanted["max_new_tokens"] if wanted["max_new_tokens"] else wanted["max_length"] or prompt + 20
+    what = f"across {length} tokens, where LongRoPE changes for what is cached too"
+    if prompt > length and _asks(("prefill_chunk_size",), config, kwargs):
+        raise NotImplementedError(f"chunked prefill {what}, isn't supported: leave prefill_chunk_size unset")
+    if prompt <= length < end and _asks(_DRAFTS, config, kwargs):
+        raise NotImplementedError(
+            f"assisted decoding {what}, isn't supported: generate without drafts, or {length - prompt} new tokens"
         )
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from swaa_convert import __version__
 from swaa_convert.chat_template import long_prompt
+from swaa_convert.families import transformers_for
 from swaa_convert.front_matter import read_front_matter
 from swaa_convert.inspect.costs import Cost, cost_at
 from swaa_convert.inspect.figures import Rule, kv_dtype
@@ -75,6 +76,7 @@ def render_card(
         layer_map=render_layer_map(rule.full_layers, rule.depth, rule.fa_decode_layers, unicode=True),
         costs=[_shown(cost_at(rule, config, length), rule) for length in LENGTHS],
         dtype=kv_dtype(config),
+        transformers=transformers_for(config.get("model_type")),
         longest=config.get("max_position_embeddings"),
         recipe=_yaml(_given(recipe)),
         long_prompt=long_prompt(recipe.window),

@@ -113,7 +113,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show versions.")
 def cli() -> None:
-    """Turn a full-attention Qwen or Llama checkpoint into a sliding-window one (SWAA, arXiv 2512.10411).
+    """Turn a full-attention checkpoint into a sliding-window one (SWAA, arXiv 2512.10411).
 
     SOURCE is a local folder or a Hub id. The result loads anywhere with trust_remote_code=True.
     """

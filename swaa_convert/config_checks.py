@@ -7,13 +7,18 @@ from swaa_convert.errors import SwaaError
 
 _COUNTS = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 _COUNTS_OR_NONE = (
-    *("num_key_value_heads", "head_dim", "max_position_embeddings"),
+    *("num_key_value_heads", "head_dim", "max_position_embeddings", "original_max_position_embeddings"),
     *("num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step"),
 )
-_NUMBERS = ("rms_norm_eps", "rope_theta", "initializer_range", "attention_dropout", "router_aux_loss_coef")
+_NUMBERS = (
+    *("rms_norm_eps", "layer_norm_eps", "norm_epsilon", "rope_theta", "partial_rotary_factor", "initializer_range"),
+    *("attention_dropout", "residual_dropout", "router_aux_loss_coef", "logit_scale", "clip_qkv"),
+    *("attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling"),
+)
 _SWITCHES = (
     *("tie_word_embeddings", "use_cache", "use_sliding_window", "is_encoder_decoder"),
-    *("attention_bias", "mlp_bias", "norm_topk_prob", "output_router_logits"),
+    *("attention_bias", "attention_out_bias", "mlp_bias", "use_bias", "use_qk_norm", "qk_layernorm"),
+    *("norm_topk_prob", "output_router_logits"),
 )
 _OBJECTS = ("rope_scaling", "rope_parameters", "quantization_config")
 _DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "auto")

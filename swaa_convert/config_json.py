@@ -7,6 +7,7 @@ from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family
 from swaa_convert.layers import fa_decode_layers
 from swaa_convert.recipe import Recipe
+from swaa_convert.resources import shipped_module
 
 SWAA_CONFIG_VERSION = 1
 
@@ -49,7 +50,7 @@ def _older_experts(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _older_rope(config: dict[str, Any]) -> dict[str, Any]:
-    """`rope_theta` and `rope_scaling` where only the newer `rope_parameters` stands.
+    """`rope_theta`, `rope_scaling` and their like where only the newer `rope_parameters` stands.
 
     transformers 4.57 does not know the newer form and would silently take a theta of 10000.
     """
@@ -58,6 +59,5 @@ def _older_rope(config: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(newer, dict) or "rope_theta" not in newer:
         raise SwaaError(f"rope_parameters in config.json has no rope_theta: {newer!r}")
-    scaling = {key: value for key, value in newer.items() if key != "rope_theta"}
-    unscaled = scaling.get("rope_type", "default") == "default"
-    return {"rope_theta": newer["rope_theta"], "rope_scaling": None if unscaled else scaling}
+    older: dict[str, Any] = shipped_module("swaa_rope").older_rope(newer)
+    return older

@@ -1,7 +1,8 @@
 """The model families that can be converted: one file each in `modeling/`, read here without being imported.
 
 A family file `modeling_swaa_xxx.py` holds `SwaaXxxConfig` (with `model_type = "swaa_xxx"`), `SwaaXxxModel`
-and `SwaaXxxForCausalLM`. Adding a family is adding that file.
+and `SwaaXxxForCausalLM`, and `TRANSFORMERS = "transformers>=x.y"` if not every supported version has the family.
+Adding a family is adding that file.
 """
 
 import ast
@@ -10,24 +11,36 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from swaa_convert.resources import MODELING_DIR
+
+_OLDEST = "4.57"
 
 _AUTO_CLASSES = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForCausalLM": "ForCausalLM"}
 
 
 @dataclass(frozen=True)
 class Family:
-    """One convertible family: the source's names and ours."""
+    """One convertible family: the source's names and ours, and the versions of transformers that it needs."""
 
     model_type: str
     swaa_model_type: str
     architecture: str
     swaa_prefix: str
     entry_file: str
+    needs: str = "transformers"
 
     @property
     def swaa_architecture(self) -> str:
         return f"{self.swaa_prefix}ForCausalLM"
+
+    @property
+    def versions(self) -> str:
+        """The versions of transformers that have it, in words."""
+        parts = Requirement(self.needs).specifier
+        least = [part.version for part in parts if part.operator == ">="] or [_OLDEST]
+        return ", but not ".join([f"{least[0]} or newer", *(part.version for part in parts if part.operator == "!=")])
 
     @property
     def auto_map(self) -> dict[str, str]:
@@ -40,6 +53,13 @@ class Family:
 def families(modeling_dir: Path = MODELING_DIR) -> tuple[Family, ...]:
     """Every family that has a file in `modeling_dir`."""
     return tuple(_read_family(path) for path in sorted(modeling_dir.glob("modeling_swaa_*.py")))
+
+
+def transformers_for(swaa_model_type: object) -> str:
+    """The versions of transformers that a converted repo needs, in words."""
+    return {family.swaa_model_type: family.versions for family in families()}.get(
+        str(swaa_model_type), f"{_OLDEST} or newer"
+    )
 
 
 def shipped_files(family: Family, modeling_dir: Path = MODELING_DIR) -> tuple[str, ...]:
@@ -55,25 +75,28 @@ def shipped_files(family: Family, modeling_dir: Path = MODELING_DIR) -> tuple[st
 
 
 def _read_family(path: Path) -> Family:
-    for node in _parse(path).body:
+    module = _parse(path)
+    for node in module.body:
         if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
-            model_type = _class_constant(node, "model_type")
+            model_type = _constant(node, "model_type")
             if model_type is not None:
-                return _family(node.name.removesuffix("Config"), model_type, path.name)
+                needs = _constant(module, "TRANSFORMERS") or Family.needs
+                return _family(node.name.removesuffix("Config"), model_type, path.name, needs)
     raise ValueError(f"{path}: no class SwaaXxxConfig with model_type = 'swaa_xxx'")
 
 
-def _family(prefix: str, model_type: str, entry_file: str) -> Family:
+def _family(prefix: str, model_type: str, entry_file: str, needs: str) -> Family:
     return Family(
         model_type=model_type.removeprefix("swaa_"),
         swaa_model_type=model_type,
         architecture=f"{prefix.removeprefix('Swaa')}ForCausalLM",
         swaa_prefix=prefix,
         entry_file=entry_file,
+        needs=needs,
     )
 
 
-def _class_constant(node: ast.ClassDef, name: str) -> str | None:
+def _constant(node: ast.ClassDef | ast.Module, name: str) -> str | None:
     for statement in node.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):

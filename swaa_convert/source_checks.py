@@ -1,11 +1,17 @@
 """What can be converted: a known, FA-pretrained decoder. Everything else is refused by name."""
 
+import re
+from importlib.metadata import version
 from typing import Any
+
+from packaging.requirements import Requirement
 
 from swaa_convert.config_checks import check_config
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family, families
+from swaa_convert.full_attention import check_full_attention
 from swaa_convert.source import Source
+from swaa_convert.unsupported import why_not
 
 # What stands in a folder that is no transformers checkpoint, and the way out.
 _OTHER_FORMATS = {
@@ -13,12 +19,15 @@ _OTHER_FORMATS = {
     "params.json": "holds weights in their original format: take the repo of the same model in -hf format",
 }
 
+# Whose checkpoints came before transformers had the family, and still carry code under the same names.
+_PUBLISHED_WITH_COPIES = ("phi", "phi3")
+
 
 def check_source(source: Source) -> tuple[dict[str, Any], Family]:
     """The source's config.json and its family, or one line that says why it cannot be converted."""
     if "config.json" not in source.files:
         raise SwaaError(f"{source.name} {_without_config(source)}")
-    config = source.read_json("config.json")
+    config = _without_copies(source.read_json("config.json"))
     _refuse_converted(source, config)
     _refuse_adapter(source)
     _refuse_remote_code(source, config)
@@ -26,7 +35,7 @@ def check_source(source: Source) -> tuple[dict[str, Any], Family]:
         raise SwaaError(f"{source.name} is an encoder-decoder: only decoder-only language models are supported")
     family = _family(source, config)
     check_config(source.name, config, depth_of(source, config))
-    _refuse_windowed(source, config)
+    check_full_attention(source.name, config)
     _refuse_remote_tokenizer(source)
     return config, family
 
@@ -71,6 +80,18 @@ def _refuse_converted(source: Source, config: dict[str, Any]) -> None:
         )
 
 
+def _without_copies(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what names the publisher's copy of stock code: transformers itself prefers its own."""
+    kind, code = config.get("model_type"), config.get("auto_map")
+    if kind not in _PUBLISHED_WITH_COPIES or not isinstance(code, dict):
+        return config
+    stock = re.compile(rf"(configuration|modeling)_{kind}\.{kind.capitalize()}(Config|Model|For[A-Z]\w+)")
+    for auto, reference in code.items():
+        if auto != "AutoTokenizer" and not (isinstance(reference, str) and stock.fullmatch(reference)):
+            return config
+    return {key: value for key, value in config.items() if key != "auto_map"}
+
+
 def _refuse_remote_code(source: Source, config: dict[str, Any]) -> None:
     """The source's own Python is never imported, so what needs it cannot be converted."""
     if config.get("auto_map"):
@@ -98,40 +119,22 @@ def _family(source: Source, config: dict[str, Any]) -> Family:
             'but it must name one, as in ["Qwen3ForCausalLM"]'
         )
     if names[0] not in known:
-        raise SwaaError(f"{source.name} is a {names[0]}; supported are {', '.join(sorted(known))}")
+        raise SwaaError(f"{source.name} is a {names[0]}{why_not(names[0])}")
     family = known[names[0]]
     if config.get("model_type") != family.model_type:
         raise SwaaError(
             f"{source.name}: model_type in config.json is {config.get('model_type')!r}, "
             f"but a {names[0]} has {family.model_type!r}"
         )
+    _check_version(source, family)
     return family
 
 
-def _refuse_windowed(source: Source, config: dict[str, Any]) -> None:
-    """Only FA-pretrained models can be adapted; fields that are present but switched off do no harm."""
-    kinds = config.get("layer_types")
-    if kinds is not None:
-        other = [kind for kind in kinds if kind != "full_attention"]
-        if other:
-            raise SwaaError(_not_full(source, f"layer_types has {other[0]}"))
-    elif config.get("use_sliding_window") and _slides(config):
-        raise SwaaError(_not_full(source, "use_sliding_window is true"))
-
-
-def _slides(config: dict[str, Any]) -> bool:
-    """Whether stock transformers gives some layer a window, as Qwen configs say it."""
-    if config.get("sliding_window") is None:
-        return False
-    if config["model_type"] == "qwen3_moe":
-        # Its stock code windows every layer, whatever max_window_layers says.
-        return True
-    first = config.get("max_window_layers", 28)
-    return first is None or bool(first < config["num_hidden_layers"])
-
-
-def _not_full(source: Source, field: str) -> str:
-    return (
-        f"{source.name} already has windowed or linear layers ({field} in config.json): "
-        "SWAA adapts models that were pretrained with full attention"
-    )
+def _check_version(source: Source, family: Family) -> None:
+    """Without the family in the installed transformers nothing can be checked, and the result can't be loaded."""
+    installed = version("transformers")
+    if not Requirement(family.needs).specifier.contains(installed, prereleases=True):
+        raise SwaaError(
+            f"{source.name} is a {family.architecture}, for which {family.needs} is needed, but {installed} is "
+            f"installed: pip install '{family.needs}'"
+        )

@@ -1,9 +1,8 @@
 """Sets up everything that the tests need and runs them: `python tests/run.py`. Needs Python and pip, nothing else.
 
 Each supported minor version of transformers gets a virtual environment of its own under .venvs/ and runs the whole
-suites of the embedded model, of bench, of merging and of pushing; the newest also runs everything else, and the
-linters.
-Checkpoints saved under each version are then loaded under all others.
+suites of the embedded model, of all families, of bench, of merging and of pushing; the newest also runs everything
+else, and the linters. Checkpoints saved under each version are then loaded under all others.
 """
 
 import argparse
@@ -35,13 +34,14 @@ def main() -> None:
         if NEWEST in pythons:
             lint(pythons[NEWEST])
         for version, python in pythons.items():
-            older = ["tests/embedded", "tests/kernels", "tests/bench", "tests/merge", "tests/publish"]
+            embedded = ["tests/embedded", "tests/families", "tests/kernels"]
+            older = [*embedded, "tests/bench", "tests/merge", "tests/publish"]
             paths = [] if version == NEWEST else older
             test(python, version, ["-n", options.workers, *(options.pytest or paths)], env)
         if len(pythons) > 1 and not options.pytest:
             # The first versions ran before the others had saved anything.
             for version, python in pythons.items():
-                test(python, version, ["tests/embedded/test_versions.py"], env)
+                test(python, version, ["tests/embedded/test_versions.py", "tests/families/test_versions.py"], env)
 
 
 def environment(version: str) -> Path:

@@ -1,5 +1,6 @@
 """The models of one benchmark: the stock class, and every variant as it is shipped, on one copy of the weights."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,19 @@ from swaa_convert.resources import MODELING_DIR
 from swaa_convert.weights import check_weights, find_weights
 
 _STD = 0.02
+# What numbers that no checkpoint has are not computed from, as small as it can be.
+_SMALL: dict[str, Any] = {
+    "num_hidden_layers": 1,
+    "layer_types": None,
+    "intermediate_size": 2,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 2,
+    "vocab_size": 1,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
 
 
 @dataclass(frozen=True)
@@ -136,6 +150,20 @@ def randomise(model: Any, device: str, seed: int = 0) -> None:
     # Its frequencies are no weights: the class computes them.
     with torch.device(device):
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    _compute_buffers(model, device)
+
+
+def _compute_buffers(model: Any, device: str) -> None:
+    """Other numbers of the class's own, such as Gemma's scale of embeddings: a small model with data has them."""
+    hollow = {name: buffer for name, buffer in model.named_buffers() if buffer.is_meta}
+    if hollow:
+        config = type(model.config).from_dict({**model.config.to_dict(), **_SMALL})
+        with torch.device(device):
+            computed = dict(type(model)(config).named_buffers())
+        for name, buffer in hollow.items():
+            owner, _, last = name.rpartition(".")
+            number = computed[re.sub(r"\blayers\.\d+", "layers.0", name)]
+            model.get_submodule(owner)._buffers[last] = number.to(buffer.dtype)
 
 
 def _assign(model: Any, state: Mapping[str, Tensor], *, strict: bool) -> None:

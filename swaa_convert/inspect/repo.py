@@ -1,17 +1,14 @@
 """A converted repo, read from config.json, its recipe and its manifest; its code is never run."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 from swaa_convert.errors import SwaaError
 from swaa_convert.inspect.figures import Rule, kv_bytes_per_key
 from swaa_convert.manifest import Manifest, read_manifest
 from swaa_convert.recipe_file import RECIPE_FILE, parse_recipe
-from swaa_convert.resources import MODELING_DIR
+from swaa_convert.resources import shipped_module
 from swaa_convert.source import Source, open_source
 
 
@@ -92,7 +89,7 @@ def _rule(name: str, config: Mapping[str, Any]) -> Rule:
     if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
         raise SwaaError(f"{name}: config.json has num_hidden_layers {depth!r}, not a number of layers")
     try:
-        _settings().SwaaSettings.parse(config["swaa_config"], depth)
+        shipped_module("swaa_settings").SwaaSettings.parse(config["swaa_config"], depth)
         kv_bytes_per_key(config)
     except KeyError as error:
         raise SwaaError(f"{name}: config.json has no {error.args[0]}") from None
@@ -105,13 +102,3 @@ def _recipe(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
     if RECIPE_FILE not in source.files:
         return {}, {}
     return parse_recipe(source.read(RECIPE_FILE), f"{source.name}: {RECIPE_FILE}")
-
-
-@lru_cache
-def _settings() -> ModuleType:
-    """The embedded code's own reading of `swaa_config`, which imports nothing heavy."""
-    spec = importlib.util.spec_from_file_location("swaa_settings", MODELING_DIR / "swaa_settings.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -6,6 +6,7 @@ this file once under every version, then once more.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_versions_repos(zoo: Zoo, shelf: Path, family: str) -> None:
-    _leave(zoo, shelf, family)
+    agree(zoo, shelf, family, ROPE)
+
+
+def agree(zoo: Zoo, shelf: Path, family: str, config: dict[str, Any]) -> None:
+    """Leaves what this version makes of the family, and compares what all others have left."""
+    _leave(zoo, shelf, family, config)
     for saved in sorted(shelf.glob(f"*/{family}_*")):
         found = torch.load(saved / "expected.pt")
         model = load(saved)
@@ -36,14 +42,14 @@ def test_every_versions_repos(zoo: Zoo, shelf: Path, family: str) -> None:
         assert greedy(model, IDS, 8) == found["tokens"]
 
 
-def _leave(zoo: Zoo, shelf: Path, family: str) -> None:
+def _leave(zoo: Zoo, shelf: Path, family: str, config: dict[str, Any]) -> None:
     """Saves a repo and what it computes, whole or not at all. Names differ: equal ones would share their code."""
     version = transformers.__version__
     target = shelf / version / f"{family}_{version.replace('.', '_')}"
     if target.exists():
         return
     building = target.with_name(f".{target.name}_{os.getpid()}")
-    model = load(zoo.repo(family, config=ROPE, **RECIPE))
+    model = load(zoo.repo(family, config=config, **RECIPE))
     model.save_pretrained(building)
     found = {"logits": logits(model, [IDS], dense_from=60), "tokens": greedy(model, IDS, 8)}
     torch.save(found, building / "expected.pt")

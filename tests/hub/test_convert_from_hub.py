@@ -71,9 +71,9 @@ def test_dry_run_downloads_no_weights(hub: FakeHub, tmp_path: Path) -> None:
 
 def test_unfit_source_is_refused_before_its_weights_are_fetched(hub: FakeHub, tmp_path: Path) -> None:
     config = tmp_path / "remote/config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "architectures": ["GemmaForCausalLM"]}))
+    config.write_text(json.dumps({**json.loads(config.read_text()), "architectures": ["XlmForCausalLM"]}))
     result = hub.convert(tmp_path / "home", "org/name", "--out", tmp_path / "out", "--quiet")
-    assert result.stderr.startswith("Error: org/name is a GemmaForCausalLM; supported are")
+    assert result.stderr.startswith("Error: org/name is a XlmForCausalLM; supported are")
     assert hub.downloaded() == {"config.json"}
 
 

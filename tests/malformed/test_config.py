@@ -46,7 +46,10 @@ KINDS: Cases = {
     "no list": (config(architectures="Qwen3ForCausalLM"), "architectures in config.json is 'Qwen3ForCausalLM'"),
     "two architectures": (config(architectures=["A", "B"]), "it must name one"),
     "a number for a name": (config(architectures=[3]), "it must name one"),
-    "unknown architecture": (config(architectures=["GemmaForCausalLM"]), "is a GemmaForCausalLM; supported are"),
+    "unknown architecture": (
+        config(architectures=["XlmForCausalLM"]),
+        "is a XlmForCausalLM; supported are",
+    ),
     "a name with a line break": (config(architectures=["A\nB\x1b[31m"]), "is a A\\nB\\x1b[31m; supported are"),
     "an endless name": (config(architectures=["A" * 10**6]), "supported are", "Qwen3ForCausalLM"),
     "classifier": (config(architectures=["Qwen3ForSequenceClassification"]), "supported are", "Qwen3MoeForCausalLM"),

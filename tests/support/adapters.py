@@ -106,7 +106,8 @@ def stored(folder: Path) -> dict[str, Tensor]:
 def assert_same_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """The same tensors with the same dtypes and bits."""
     assert actual.keys() == expected.keys()
-    wrong = [name for name in actual if actual[name].dtype != expected[name].dtype]
+    kind = {name: (tensor.dtype, tensor.shape) for name, tensor in expected.items()}
+    wrong = [name for name in actual if kind[name] != (actual[name].dtype, actual[name].shape)]
     wrong += [name for name in actual if not torch.equal(_bits(actual[name]), _bits(expected[name]))]
     assert wrong == []
 
@@ -118,7 +119,7 @@ def copied(folder: Path, out: Path) -> Path:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().view(torch.uint8)
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from tests.support.layouts import layer_shapes, layout_of, matrix_shapes, norm_shapes
+from tests.support.more_families import MORE_FAMILIES
 from tests.support.tokenizers import write_tokenizer
 
 BASE: dict[str, Any] = {
@@ -38,6 +40,7 @@ BASE: dict[str, Any] = {
 }
 # What published Qwen configs carry although every layer attends fully.
 QWEN = {"use_sliding_window": False, "sliding_window": None, "max_window_layers": 4}
+HEAD_NORMS = ("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 32, "attention_bias": False, **QWEN},
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], **QWEN},
@@ -61,7 +64,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def make_config(family: str, **overrides: Any) -> dict[str, Any]:
     """The config.json of a tiny source; an override of `...` removes its key."""
-    config = {**BASE, **FAMILIES[family], "model_type": family, **overrides}
+    config = {**BASE, **(FAMILIES | MORE_FAMILIES)[family], "model_type": family, **overrides}
     return {key: value for key, value in config.items() if value is not ...}
 
 
@@ -98,16 +101,15 @@ def make_weights(
 
 def weight_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Each weight's name on disk and its shape."""
-    vocab, hidden = config["vocab_size"], config["hidden_size"]
+    vocab, hidden, layout = config["vocab_size"], config["hidden_size"], layout_of(config)
     yield "model.embed_tokens.weight", (vocab, hidden)
     for layer in range(config["num_hidden_layers"]):
-        for name, shape in (*_attention_shapes(config), *_mlp_shapes(config)):
+        for name, shape in layer_shapes(config):
             yield f"model.layers.{layer}.{name}", shape
-        yield f"model.layers.{layer}.input_layernorm.weight", (hidden,)
-        yield f"model.layers.{layer}.post_attention_layernorm.weight", (hidden,)
-    yield "model.norm.weight", (hidden,)
+    if layout.final is not None:
+        yield from norm_shapes(f"model.{layout.final}", config, layout)
     if not config["tie_word_embeddings"]:
-        yield "lm_head.weight", (vocab, hidden)
+        yield from matrix_shapes("lm_head", vocab, hidden, layout)
 
 
 def write_weights(path: Path, weights: dict[str, torch.Tensor], *, shards: int = 1) -> None:
@@ -130,44 +132,15 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _attention_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    hidden = config["hidden_size"]
-    head = config.get("head_dim") or hidden // config["num_attention_heads"]
-    query, key = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    biased = config["model_type"] == "qwen2"
-    for name, width in (("q", query), ("k", key), ("v", key)):
-        yield f"self_attn.{name}_proj.weight", (width, hidden)
-        if biased:
-            yield f"self_attn.{name}_proj.bias", (width,)
-    yield "self_attn.o_proj.weight", (hidden, query)
-    if config["model_type"].startswith("qwen3"):
-        yield "self_attn.q_norm.weight", (head,)
-        yield "self_attn.k_norm.weight", (head,)
-
-
-def _mlp_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    hidden = config["hidden_size"]
-    if "num_experts" not in config:
-        yield from _gated_shapes("mlp", hidden, config["intermediate_size"])
-        return
-    yield "mlp.gate.weight", (config["num_experts"], hidden)
-    for expert in range(config["num_experts"]):
-        yield from _gated_shapes(f"mlp.experts.{expert}", hidden, config["moe_intermediate_size"])
-
-
-def _gated_shapes(prefix: str, hidden: int, inner: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{prefix}.gate_proj.weight", (inner, hidden)
-    yield f"{prefix}.up_proj.weight", (inner, hidden)
-    yield f"{prefix}.down_proj.weight", (hidden, inner)
-
-
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     noise = torch.randn(shape, generator=generator)
-    if name.endswith(("q_norm.weight", "k_norm.weight")):
+    if name.endswith(HEAD_NORMS):
         return 2.0 + 0.1 * noise
     if name.endswith("norm.weight"):
         return 1.0 + 0.1 * noise
     if name.endswith(("embed_tokens.weight", "bias")):
         return 0.3 * noise
-    peaky = 2.0 if name.endswith(("q_proj.weight", "k_proj.weight", "lm_head.weight")) else 1.0
+    if ".act_fn." in name:
+        return 0.8 + 0.1 * noise
+    peaky = 2.0 if name.endswith(("q_proj.weight", "k_proj.weight", "qkv_proj.weight", "lm_head.weight")) else 1.0
     return noise * peaky * shape[-1] ** -0.5
