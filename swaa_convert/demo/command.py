@@ -10,21 +10,31 @@ import click
 
 from swaa_convert.bench.output import check_writable, written
 from swaa_convert.errors import SwaaError
+from swaa_convert.grouped_help import GroupedCommand, options_of
 from swaa_convert.resources import DEMO_CHECKPOINT
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_exam = options_of("Exam")
+_recipes = options_of("Recipes")
+_output = options_of("Output")
+_EPILOG = """\
+\b
+Examples:
+  swaa-convert demo
+  swaa-convert demo --length 512 --samples 100 --png demo.png
+"""
 
 
-@click.command()
-@click.option("--length", type=click.IntRange(96, 2048), default=1024, show_default=True, help="Tokens per prompt.")
-@click.option("--samples", type=click.IntRange(1), default=20, show_default=True, help="Prompts per recipe and mode.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other prompts.")
-@click.option("--window", type=click.IntRange(1), default=64, show_default=True, help="Keys in the window.")
-@click.option("--keep-first", type=click.IntRange(1), default=4, show_default=True, help="Sinks, where there are any.")
-@click.option("--fa-tail", type=click.IntRange(1), default=16, show_default=True, help="Tail, where there is one.")
-@click.option("--png", type=_FILE, metavar="FILE", help="Draw accuracy against attention work.")
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the results for programs.")
-@click.option(
+@click.command(cls=GroupedCommand, epilog=_EPILOG)
+@_exam("--length", type=click.IntRange(96, 2048), default=1024, show_default=True, help="Tokens per prompt.")
+@_exam("--samples", type=click.IntRange(1), default=20, show_default=True, help="Prompts per recipe and mode.")
+@_exam("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other prompts.")
+@_recipes("--window", type=click.IntRange(1), default=64, show_default=True, help="Keys in the window.")
+@_recipes("--keep-first", type=click.IntRange(1), default=4, show_default=True, help="Sinks, where there are any.")
+@_recipes("--fa-tail", type=click.IntRange(1), default=16, show_default=True, help="Tail, where there is one.")
+@_output("--png", type=_FILE, metavar="FILE", help="Draw accuracy against attention work.")
+@_output("--json", "json_file", type=_FILE, metavar="FILE", help="Write the results for programs.")
+@_exam(
     "--checkpoint",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=DEMO_CHECKPOINT,
@@ -46,11 +56,6 @@ def demo(
 
     The model was trained with full attention to remember whom a travel diary met in which city. Every recipe
     answers the same prompts, directly and after thinking.
-
-    \b
-    Examples:
-      swaa-convert demo
-      swaa-convert demo --length 512 --samples 100 --png demo.png
     """
     # Imported here: torch and transformers take seconds to load, and --help needs neither.
     from swaa_convert.demo import picture, report

@@ -5,10 +5,21 @@ from pathlib import Path
 
 import click
 
+from swaa_convert.grouped_help import GroupedCommand, options_of
 from swaa_convert.inspect.costs import cost_at
 from swaa_convert.inspect.repo import read_repo
 from swaa_convert.inspect.report import json_report, text_report
 from swaa_convert.sizes import parse_size
+
+_what = options_of("What is shown")
+_output = options_of("Output")
+_EPILOG = """\
+\b
+Examples:
+  swaa-convert inspect ./q3-swaa
+  swaa-convert inspect me/q3-swaa --revision main --lengths 16k,1m
+  swaa-convert inspect ./q3-swaa --png q3-swaa.png
+"""
 
 
 def _lengths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -22,16 +33,16 @@ def _lengths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
     return lengths
 
 
-@click.command()
+@click.command(cls=GroupedCommand, epilog=_EPILOG)
 @click.argument("repo", metavar="DIR|ID")
-@click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
-@click.option(
+@_what("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
+@_output("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
+@_output(
     "--png",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw the mask and the layer map to a file.",
 )
-@click.option(
+@_what(
     "--lengths",
     callback=_lengths,
     metavar="LENGTHS",
@@ -43,12 +54,6 @@ def inspect(repo: str, revision: str | None, as_json: bool, png: Path | None, le
     """Show what a converted repo does: layers, rule, attention work and KV memory.
 
     DIR|ID is a folder or a model on the Hub; of the latter only config.json, the recipe and the manifest are fetched.
-
-    \b
-    Examples:
-      swaa-convert inspect ./q3-swaa
-      swaa-convert inspect me/q3-swaa --revision main --lengths 16k,1m
-      swaa-convert inspect ./q3-swaa --png q3-swaa.png
     """
     found = read_repo(repo, revision)
     costs = [cost_at(found.rule, found.config, length) for length in lengths]

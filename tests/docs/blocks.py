@@ -51,7 +51,7 @@ def blocks(page: Path) -> list[Block]:
         if fence:
             position = lines.index("```", position + 1)
             found.append(Block(start + 1, fence[1], "\n".join(lines[start + 1 : position]), marks))
-        elif _indented(lines[position]) and (not start or not lines[start - 1].strip()):
+        elif _indented(lines[position]) and (not start or not _MARK.sub("", lines[start - 1]).strip()):
             while position + 1 < len(lines) and _indented(lines[position + 1]):
                 position += 1
             found.append(Block(start + 1, "sh", "\n".join(x[4:] for x in lines[start : position + 1]), marks))

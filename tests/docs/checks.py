@@ -4,7 +4,7 @@ import ast
 import json
 import re
 import shlex
-import tomllib
+from importlib.metadata import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tests.docs.blocks import MARKS, Block, commands
 
 ROOT = Path(__file__).resolve().parents[2]
 # Programs that blocks may use beside swaa-convert; the system's own are run as they are.
-PROGRAMS = ("python", "torchrun", "hf", "lm_eval", "cat", "diff", "sha256sum", "sed", "cd")
+PROGRAMS = ("python", "torchrun", "hf", "lm_eval", "cat", "diff", "sha256sum", "sed", "mkdir", "pytest")
 _SHELL = re.compile(r"[|&;<>$`()]")
 
 
@@ -95,7 +95,7 @@ def _check_options(words: list[str]) -> None:
     group: click.Command = cli
     context = cli.make_context("swaa-convert", list(words), resilient_parsing=False) if words else None
     while isinstance(group, click.Group) and context is not None:
-        rest = [*context._protected_args, *context.args]
+        rest = [*getattr(context, "_protected_args", ()), *context.args]
         if not rest:
             return
         name, group, rest = group.resolve_command(context, rest)  # type: ignore[assignment]
@@ -103,7 +103,7 @@ def _check_options(words: list[str]) -> None:
 
 
 def _check_install(words: list[str]) -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    extras = metadata("swaa-convert").get_all("Provides-Extra") or []
     for word in words[2:]:
         local = re.fullmatch(r"\.(?:\[(\w+)\])?", word)
         if local is None:
@@ -118,6 +118,9 @@ def _check_script(words: list[str]) -> None:
     if script is None:
         return
     text = (ROOT / words[script]).read_text(encoding="utf-8")
-    for option in (word.split("=")[0] for word in words[script + 1 :] if word.startswith("--")):
+    # What stands behind `--` is for another program.
+    given = words[script + 1 :]
+    given = given[: given.index("--")] if "--" in given else given
+    for option in (word.split("=")[0] for word in given if word.startswith("--")):
         if f'"{option}"' not in text:
             raise UnknownBlock(f"{words[script]} has no {option}")

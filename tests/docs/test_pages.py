@@ -1,15 +1,17 @@
 """Every code block of README and of the pages under examples/ is run, or checked where it can't be."""
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.docs.blocks import blocks, world
-from tests.docs.checks import ROOT, UnknownBlock, steps
+from tests.docs.checks import ROOT, UnknownBlock, check_command, steps
 from tests.docs.world import environment, furnish, make_models
 from tests.support.fake_hub import FakeHub, serve
 
@@ -39,6 +41,15 @@ def test_blocks(page: Path, models: dict[str, Path], tmp_path: Path) -> None:
     last = said[-1] if said else {"status": 0, "exits": 0}
     assert last["status"] == last["exits"], f"{named(page)}:{last['line']}: {last['text']}\n{last['output']}"
     assert len(said) == len(todo)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_in_sentences(page: Path) -> None:
+    """They may leave out arguments, but name no command or option that isn't there."""
+    text = page.read_text(encoding="utf-8")
+    for command in re.findall(r"(?<!`)`((?:swaa-convert|pip) [^`]+)`(?!`)", text):
+        with contextlib.suppress(click.MissingParameter):
+            check_command(command.replace("…", "").replace("\n", " "))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

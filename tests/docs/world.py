@@ -23,7 +23,7 @@ MODELS = {
 }
 # Programs of this environment, under the names that pages use.
 _SHIMS = {
-    "swaa-convert": "-m swaa_convert",
+    "swaa-convert": "-c 'import sys; sys.argv[0] = \"swaa-convert\"; from swaa_convert.cli import main; main()'",
     "python": "",
     "torchrun": "-m torch.distributed.run",
     "hf": "-c 'from huggingface_hub.cli.hf import main; main()'",
@@ -68,4 +68,4 @@ def environment(hub: FakeHub, home: Path) -> dict[str, str]:
     env = hub.environment(home, token=TOKEN)
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     path = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    return env | quiet | path | {"CUDA_VISIBLE_DEVICES": ""}
+    return env | quiet | path | {"HOME": str(home), "CUDA_VISIBLE_DEVICES": ""}
