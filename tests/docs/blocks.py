@@ -6,7 +6,6 @@ Fenced blocks name their language; indented ones hold commands. A comment before
     <!-- test: several gpus --> the same for more than one
     <!-- test: slow -->         checked, not run: it takes minutes, or installs something
     <!-- test: needs NAME -->   run where the Python package NAME is installed, checked elsewhere
-    <!-- test: exits 1 -->      run, and its last command must end so
     <!-- test: not ours -->     other people's code: Python must parse
     <!-- test: world NAME … --> not about a block: what the page takes to be there (see world.py)
 """
@@ -33,11 +32,6 @@ class Block:
     def needs(self) -> str | None:
         """The package it needs beyond what the tests have."""
         return next((mark.removeprefix("needs ") for mark in self.marks if mark.startswith("needs ")), None)
-
-    @property
-    def exits(self) -> int:
-        """The exit status of its last command."""
-        return next((int(mark.removeprefix("exits ")) for mark in self.marks if mark.startswith("exits ")), 0)
 
 
 def blocks(page: Path) -> list[Block]:

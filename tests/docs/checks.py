@@ -34,10 +34,8 @@ def steps(block: Block) -> list[dict[str, Any]]:
     if not runs or block.language not in ("python", "sh"):
         return []
     if block.language == "python":
-        return [{"line": block.line, "kind": "python", "text": block.text, "exits": 0}]
-    found = [{"line": block.line, "exits": 0, **_step(command)} for command in commands(block)]
-    found[-1]["exits"] = block.exits
-    return found
+        return [{"line": block.line, "kind": "python", "text": block.text}]
+    return [{"line": block.line, **_step(command)} for command in commands(block)]
 
 
 def _check(block: Block) -> None:
@@ -57,7 +55,7 @@ def _check(block: Block) -> None:
 
 def _check_marks(block: Block) -> None:
     for mark in block.marks:
-        if mark not in MARKS and not re.fullmatch(r"needs \w+|exits \d", mark):
+        if mark not in MARKS and not re.fullmatch(r"needs \w+", mark):
             raise UnknownBlock(f"line {block.line}: no such mark: {mark}")
 
 

@@ -13,13 +13,13 @@ from swaa_convert.cli import cli
 
 
 def main(steps: str, result: str) -> None:
-    """Runs until a step ends otherwise than it should; writes what each printed."""
+    """Runs until a step fails; writes how each ended and what it printed."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     said: list[dict[str, Any]] = []
     for step in json.loads(Path(steps).read_text(encoding="utf-8")):
         status, output = _run(step, namespace)
         said.append({**step, "status": status, "output": output})
-        if status != step["exits"]:
+        if status:
             break
     Path(result).write_text(json.dumps(said), encoding="utf-8")
 

@@ -12,8 +12,8 @@ from tests.support.adapters import make_adapter
 from tests.support.fake_hub import TOKEN, FakeHub
 from tests.support.sources import make_source
 
-# Enough layers for lists such as 1,5,9.
-DEPTH = 12
+# Enough layers for lists such as 1,5,9; bitsandbytes packs 64 weights of a row together.
+SHAPE = {"num_hidden_layers": 12, "intermediate_size": 128}
 MODELS = {
     "Qwen/Qwen3-8B": "qwen3",
     "Qwen/Qwen3-4B": "qwen3",
@@ -33,7 +33,7 @@ _SHIMS = {
 
 def make_models(folder: Path) -> dict[str, Path]:
     """Tiny models under the names of large ones."""
-    made = {kind: make_source(folder / kind, kind, num_hidden_layers=DEPTH) for kind in set(MODELS.values())}
+    made = {kind: make_source(folder / kind, kind, **SHAPE) for kind in set(MODELS.values())}
     return {name: made[kind] for name, kind in MODELS.items()}
 
 
