@@ -35,7 +35,7 @@ def test_blocks(page: Path, models: dict[str, Path], tmp_path: Path) -> None:
         furnish(tmp_path / "page", world(page), hub)
         command = [sys.executable, "-m", "tests.docs.worker", tmp_path / "steps.json", tmp_path / "said.json"]
         env = environment(hub, tmp_path / "home")
-        done = subprocess.run(command, env=env, cwd=tmp_path / "page", capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=env, cwd=tmp_path / "page", capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     said = json.loads((tmp_path / "said.json").read_text())
     wrong = [f"{named(page)}:{step['line']}: {step['text']}\n{step['output']}" for step in said if step["status"]]
