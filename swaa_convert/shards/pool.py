@@ -1,4 +1,4 @@
-"""Several files at once: copying one is work for a single core, and the disk and the other cores would wait."""
+"""Several files at once: while one waits for its disk or its merge, others are hashed and written."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from swaa_convert.copying import Advance
 
-_WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = min(4, 1 + (os.cpu_count() or 1))
 Job = TypeVar("Job")
 Watched = Callable[[Advance], Advance]
 
