@@ -148,7 +148,7 @@ def _write_weights(plan: Plan, output: Output, stage: Path, hasher: Hasher, prog
     for name in finished:
         progress.finished(name)
     todo = [shard for shard in output.shards if shard.name not in finished]
-    with closing(side_by_side(todo, write)) as written:
+    with closing(side_by_side(todo, write, output.held)) as written:
         for shard in written:
             progress.finished(shard.name)
 

@@ -1,4 +1,4 @@
-"""Giving memory back as soon as a merge is done with it."""
+"""Taking memory quickly, and giving it back as soon as a merge is done with it."""
 
 import contextlib
 import ctypes
@@ -6,7 +6,7 @@ import os
 import sys
 
 _MMAP_THRESHOLD = -3
-_LARGE = 4 * 1024**2
+_LARGE = 1024**2
 
 
 def return_large_blocks() -> None:
