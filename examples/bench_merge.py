@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 HIDDEN, INNER, HEADS, KV_HEADS, HEAD, VOCAB = 4096, 12288, 32, 8, 128, 151936
 RANK = 16
@@ -48,23 +49,31 @@ def compare(folder: Path, size: float, runs: int, *, all_linear: bool) -> None:
     run("copy", source, folder / "warm")
     rounds = [[once(name, folder) for name in WAYS] for _ in range(runs)]
     found = {name: middle([each[position] for each in rounds]) for position, name in enumerate(WAYS)}
-    print(f"{'':14}{'time':>9}{'memory':>10}{'time / copy':>13}{'memory / peft':>15}")
-    for name, (seconds, memory) in found.items():
-        ratios = f"{seconds / found['copy'][0]:>13.2f}{memory / found['peft'][1]:>15.3f}"
-        print(f"{name:14}{seconds:>7.1f} s{memory / 1e9:>7.2f} GB{ratios}")
+    print(f"{'':14}{'time':>9}{'processor':>11}{'memory':>10}{'time / copy':>13}{'memory / peft':>15}")
+    for name, cost in found.items():
+        ratios = f"{cost.seconds / found['copy'].seconds:>13.2f}{cost.memory / found['peft'].memory:>15.3f}"
+        print(f"{name:14}{cost.seconds:>7.1f} s{cost.processor:>9.1f} s{cost.memory / 1e9:>7.2f} GB{ratios}")
 
 
-def once(name: str, folder: Path) -> tuple[float, float]:
+class Cost(NamedTuple):
+    """Seconds until the data is on the disk, seconds of all cores together, bytes of peak memory."""
+
+    seconds: float
+    processor: float
+    memory: float
+
+
+def once(name: str, folder: Path) -> Cost:
     return run(name, folder / "source", folder / "out", *([] if name == "copy" else [folder / "adapter"]))
 
 
-def middle(runs: list[tuple[float, float]]) -> tuple[float, float]:
-    """(median of the seconds, most bytes)."""
-    return statistics.median(seconds for seconds, _ in runs), max(memory for _, memory in runs)
+def middle(runs: list[Cost]) -> Cost:
+    """The median of each."""
+    return Cost(*(statistics.median(each) for each in zip(*runs, strict=True)))
 
 
-def run(step: str, *arguments: object) -> tuple[float, float]:
-    """Run one step in a process of its own; (seconds until its data is on the disk, bytes of peak memory)."""
+def run(step: str, *arguments: object) -> Cost:
+    """Run one step in a process of its own."""
     os.sync()
     start = time.monotonic()
     process = subprocess.Popen([sys.executable, __file__, "--step", step, *map(str, arguments)])
@@ -76,7 +85,8 @@ def run(step: str, *arguments: object) -> tuple[float, float]:
     if step != "make":
         shutil.rmtree(str(arguments[1]))
     # Kilobytes on Linux, bytes on macOS.
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, memory)
 
 
 def make(source: str, adapter: str, size: str, targets: str) -> None:
