@@ -1,20 +1,22 @@
 """Times a merging conversion beside a plain copy and beside peft's load, merge and save: `python bench_merge.py`.
 
-Makes a checkpoint of random weights and a LoRA for it (the SWAA paper's: rank 16 on q, k and v), and handles it in
-three ways, each in a process of its own: copying the files, `swaa-convert --lora`, and peft with the whole model in
-memory. Wall time ends when the data is on the disk; peak memory is what the system says of the process. Needs
-free space of about three times --size.
+Makes a checkpoint of random weights and a LoRA for it (the SWAA paper's: rank 16 on q, k and v; with --all-linear on
+every linear layer), and handles it in three ways, each in a process of its own and in turn: copying the files,
+`swaa-convert --lora`, and peft with the whole model in memory. Wall time begins with the process and ends when the
+data is on the disk; peak memory is what the system says of the process. Needs free space of about three times --size.
 """
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 HIDDEN, INNER, HEADS, KV_HEADS, HEAD, VOCAB = 4096, 12288, 32, 8, 128, 151936
 RANK = 16
@@ -26,39 +28,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=float, default=8, help="GB of the checkpoint, at least 2 (default: 8)")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    parser.add_argument("--runs", type=int, default=1, help="take the fastest of so many runs (default: 1)")
+    parser.add_argument("--runs", type=int, default=1, help="rounds; the median counts (default: 1)")
+    parser.add_argument("--all-linear", action="store_true", help="adapt every linear layer, not q, k and v alone")
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
         STEPS[options.step[0]](*options.step[1:])
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        compare(Path(folder), options.size, options.runs)
+        compare(Path(folder), options.size, options.runs, all_linear=options.all_linear)
 
 
-def compare(folder: Path, size: float, runs: int) -> None:
+def compare(folder: Path, size: float, runs: int, *, all_linear: bool) -> None:
     """Make the checkpoint, run the three ways, and print the figures."""
     source, adapter = folder / "source", folder / "adapter"
-    run("make", source, adapter, size)
+    run("make", source, adapter, size, "all" if all_linear else "qkv")
     stored = sum(path.stat().st_size for path in source.iterdir())
     print(f"{stored / 1e9:.1f} GB in {len(list(source.glob('*.safetensors')))} shards, {os.cpu_count()} cores")
     # Reads the source once, so that all find it in the same state.
     run("copy", source, folder / "warm")
-    found = {name: best(name, folder, runs) for name in ("copy", "swaa-convert", "peft")}
-    print(f"{'':14}{'time':>9}{'memory':>10}{'time / copy':>13}{'memory / peft':>15}")
-    for name, (seconds, memory) in found.items():
-        ratios = f"{seconds / found['copy'][0]:>13.2f}{memory / found['peft'][1]:>15.3f}"
-        print(f"{name:14}{seconds:>7.1f} s{memory / 1e9:>7.2f} GB{ratios}")
+    rounds = [[once(name, folder) for name in WAYS] for _ in range(runs)]
+    found = {name: middle([each[position] for each in rounds]) for position, name in enumerate(WAYS)}
+    print(f"{'':14}{'time':>9}{'processor':>11}{'memory':>10}{'time / copy':>13}{'memory / peft':>15}")
+    for name, cost in found.items():
+        ratios = f"{cost.seconds / found['copy'].seconds:>13.2f}{cost.memory / found['peft'].memory:>15.3f}"
+        print(f"{name:14}{cost.seconds:>7.1f} s{cost.processor:>9.1f} s{cost.memory / 1e9:>7.2f} GB{ratios}")
 
 
-def best(name: str, folder: Path, runs: int) -> tuple[float, float]:
-    """(seconds, bytes) of the fastest of so many runs."""
-    arguments = (folder / "source", folder / "out", *([] if name == "copy" else [folder / "adapter"]))
-    return min(run(name, *arguments) for _ in range(runs))
+class Cost(NamedTuple):
+    """Seconds until the data is on the disk, seconds of all cores together, bytes of peak memory."""
+
+    seconds: float
+    processor: float
+    memory: float
 
 
-def run(step: str, *arguments: object) -> tuple[float, float]:
-    """Run one step in a process of its own; (seconds until its data is on the disk, bytes of peak memory)."""
+def once(name: str, folder: Path) -> Cost:
+    return run(name, folder / "source", folder / "out", *([] if name == "copy" else [folder / "adapter"]))
+
+
+def middle(runs: list[Cost]) -> Cost:
+    """The median of each."""
+    return Cost(*(statistics.median(each) for each in zip(*runs, strict=True)))
+
+
+def run(step: str, *arguments: object) -> Cost:
+    """Run one step in a process of its own."""
     os.sync()
     start = time.monotonic()
     process = subprocess.Popen([sys.executable, __file__, "--step", step, *map(str, arguments)])
@@ -70,10 +85,11 @@ def run(step: str, *arguments: object) -> tuple[float, float]:
     if step != "make":
         shutil.rmtree(str(arguments[1]))
     # Kilobytes on Linux, bytes on macOS.
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, memory)
 
 
-def make(source: str, adapter: str, size: str) -> None:
+def make(source: str, adapter: str, size: str, targets: str) -> None:
     """A Qwen3 of about `size` GB in bfloat16, with as many layers as that takes, and a LoRA for it."""
     import torch
     from peft import LoraConfig
@@ -104,12 +120,14 @@ def make(source: str, adapter: str, size: str) -> None:
         norms |= {"self_attn.q_norm": HEAD, "self_attn.k_norm": HEAD}
         names |= {f"model.layers.{layer}.{name}.weight": (width,) for name, width in norms.items()}
     write_shards(out, names)
-    LoraConfig(r=RANK, lora_alpha=2 * RANK, use_rslora=True, target_modules=list(QKV)).save_pretrained(adapter)
+    adapted = {name: shape for name, shape in layer_shapes().items() if targets == "all" or name.split(".")[1] in QKV}
+    modules = [name.split(".")[1] for name in adapted]
+    LoraConfig(r=RANK, lora_alpha=2 * RANK, use_rslora=True, target_modules=modules).save_pretrained(adapter)
     tensors = {}
     for layer in range(depth):
-        for name, width in QKV.items():
-            prefix = f"base_model.model.model.layers.{layer}.self_attn.{name}"
-            tensors[f"{prefix}.lora_A.weight"] = torch.randn(RANK, HIDDEN) * 0.01
+        for name, (width, inner) in adapted.items():
+            prefix = f"base_model.model.model.layers.{layer}.{name.removesuffix('.weight')}"
+            tensors[f"{prefix}.lora_A.weight"] = torch.randn(RANK, inner) * 0.01
             tensors[f"{prefix}.lora_B.weight"] = torch.randn(width, RANK) * 0.01
     save_file(tensors, Path(adapter) / "adapter_model.safetensors", metadata={"format": "pt"})
 
@@ -165,6 +183,7 @@ def peft(source: str, out: str, adapter: str) -> None:
     PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(out, max_shard_size="1GB")
 
 
+WAYS = ("copy", "swaa-convert", "peft")
 STEPS = {"make": make, "copy": copy, "swaa-convert": convert, "peft": peft}
 
 if __name__ == "__main__":

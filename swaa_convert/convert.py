@@ -2,17 +2,18 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
 
 from swaa_convert.card import render_card
 from swaa_convert.config_json import dump_json
 from swaa_convert.copying import Advance, copy_file, write_file
-from swaa_convert.hashing import Hasher, known_sha256
+from swaa_convert.hashing import Hasher
 from swaa_convert.leftovers import sweep
 from swaa_convert.manifest import MANIFEST, Merged, dump_manifest, make_manifest
 from swaa_convert.merge.adapter import Adapter, refuse_inside
 from swaa_convert.merge.carried import departures
+from swaa_convert.merge.memory import use_huge_pages
 from swaa_convert.plan import CARD, SOURCE_CARD, Plan, make_plan
 from swaa_convert.progress import Progress
 from swaa_convert.recipe import Recipe
@@ -113,8 +114,8 @@ def build(plan: Plan, output: Output, stage: Path, reporter: Reporter, *, link: 
         _write_weights(plan, output, stage, hasher, progress, link=link)
         for name in small:
             (stage / name).parent.mkdir(exist_ok=True)
-            with _hashed(plan, name, stage, hasher, progress.advance, copy=True) as told:
-                copy_file(plan.source.path_of(name), stage / name, told)
+            copy_file(plan.source.path_of(name), stage / name, lambda count: None)
+            hasher.add(name, stage / name, progress.advance)
         hashes = hasher.finish()
     if output.index is not None:
         write_file(stage / INDEX, output.index)
@@ -135,26 +136,21 @@ def _write_weights(plan: Plan, output: Output, stage: Path, hasher: Hasher, prog
     journal.begin(finished)
 
     def write(shard: Shard, watched: Callable[[Advance], Advance]) -> None:
-        path = stage / shard.name
-        with _hashed(plan, shard.name, stage, hasher, progress.advance, copy=output.is_copy(shard)) as told:
-            write_shard(shard, path, plan.source.path_of, output.merger, watched(told), link=link)
+        path, told = stage / shard.name, watched(progress.advance)
+        sha256 = write_shard(shard, path, plan.source.path_of, output.merger, told, link=link)
+        if sha256 is None:
+            hasher.add(shard.name, path, told)
+        else:
+            hasher.know(shard.name, sha256)
         size = path.stat().st_size
         hasher.when_hashed(shard.name, lambda sha256: journal.add(shard.name, Finished(size, sha256)))
 
     for name in finished:
         progress.finished(name)
     todo = [shard for shard in output.shards if shard.name not in finished]
-    with closing(side_by_side(todo, write)) as written:
+    with closing(side_by_side(todo, write, output.held)) as written:
         for shard in written:
             progress.finished(shard.name)
-
-
-def _hashed(
-    plan: Plan, name: str, stage: Path, hasher: Hasher, advance: Advance, *, copy: bool
-) -> AbstractContextManager[Advance]:
-    """Hash a file while the block writes it; the hash of a copy may be known from the Hub."""
-    known = known_sha256(plan.source.path_of(name)) if copy else None
-    return hasher.following(name, stage / name, advance, known)
 
 
 def _fetch(plan: Plan, *, quiet: bool) -> None:
@@ -173,6 +169,7 @@ def _output(plan: Plan, max_shard_size: int | None) -> Output:
     check_weights(plan.source, plan.weights)
     merger = None
     if plan.adapters:
+        use_huge_pages()
         # peft and torch are imported here and not before.
         from swaa_convert.merge.merger import Merger
 

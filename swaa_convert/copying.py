@@ -2,15 +2,22 @@
 
 import errno
 import os
+import sys
 from collections.abc import Callable
-from io import FileIO
 from pathlib import Path
 
 from swaa_convert.errors import SwaaError
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 _CHUNK = 64 * 1024**2
 # Where the kernel cannot copy between these two files; reading and writing always can.
 _NOT_HERE = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+# FICLONE of linux/fs.h.
+_CLONE = 0x40049409
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 Advance = Callable[[int], None]
@@ -23,18 +30,21 @@ def copy_file(source: Path, target: Path, advance: Advance) -> None:
             advance(count)
 
 
-def copy_range(reader: FileIO, writer: FileIO, start: int, count: int, advance: Advance) -> None:
-    """Append `count` bytes of an open file, from `start` on, to another."""
-    reader.seek(start)
-    while count:
-        copied = _copy_chunk(reader.fileno(), writer.fileno(), min(count, _CHUNK))
-        if not copied:
-            raise SwaaError(f"{reader.name!s} ended while it was read: fetch the source again")
-        advance(copied)
-        count -= copied
+def clone_file(source: Path, target: Path) -> bool:
+    """Make the new file `target` share the blocks of `source`; False, and nothing done, where the system cannot."""
+    if fcntl is None or sys.platform != "linux":
+        return False
+    with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _CLONE, reader.fileno())
+        except OSError:
+            # Whatever it is, making a copy says it better.
+            target.unlink()
+            return False
+    return True
 
 
-def link_file(source: Path, target: Path, advance: Advance) -> None:
+def link_file(source: Path, target: Path) -> None:
     """Make `target` a hard link to `source`."""
     try:
         os.link(source, target)
@@ -45,7 +55,6 @@ def link_file(source: Path, target: Path, advance: Advance) -> None:
             f"--link: {source.name} cannot be hard-linked there ({error.strerror}): "
             "put --out on the source's file system, or drop --link to copy"
         ) from error
-    advance(target.stat().st_size)
 
 
 def write_file(target: Path, data: bytes) -> None:
@@ -56,25 +65,25 @@ def write_file(target: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _copy_chunk(reader: int, writer: int, limit: int = _CHUNK) -> int:
+def _copy_chunk(reader: int, writer: int) -> int:
     """Copy the next bytes; 0 at the end. Both descriptors keep their own position."""
     # The kernel also says 0 on file systems where it cannot: only a read that finds nothing is the end.
-    return _copy_in_kernel(reader, writer, limit) or _copy_through_memory(reader, writer, limit)
+    return _copy_in_kernel(reader, writer) or _copy_through_memory(reader, writer)
 
 
-def _copy_in_kernel(reader: int, writer: int, limit: int) -> int:
+def _copy_in_kernel(reader: int, writer: int) -> int:
     if not hasattr(os, "copy_file_range"):
         return 0
     try:
-        return os.copy_file_range(reader, writer, limit)
+        return os.copy_file_range(reader, writer, _CHUNK)
     except OSError as error:
         if error.errno not in _NOT_HERE:
             raise
         return 0
 
 
-def _copy_through_memory(reader: int, writer: int, limit: int) -> int:
-    data = memoryview(os.read(reader, min(limit, _CHUNK // 8)))
+def _copy_through_memory(reader: int, writer: int) -> int:
+    data = memoryview(os.read(reader, _CHUNK // 8))
     count = len(data)
     while data:
         data = data[os.write(writer, data) :]

@@ -1,5 +1,6 @@
 """How far the weights are: a bar on a terminal, a line per file elsewhere, nothing when quiet."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ _SECONDS = 10
 
 
 class Progress:
-    """Counts bytes and files; quiet, it shows nothing."""
+    """Counts bytes, which any thread may tell, and files; quiet, it shows nothing."""
 
     def advance(self, count: int) -> None:
         """So many more bytes are written."""
@@ -37,11 +38,13 @@ class LineProgress(Progress):
         self._size, self._files = size, files
         self._done = self._count = 0
         self._start = self._said = time.monotonic()
+        self._lock = threading.Lock()
 
     def advance(self, count: int) -> None:
-        self._done += count
-        if time.monotonic() - self._said > _SECONDS:
-            self._say("Wrote")
+        with self._lock:
+            self._done += count
+            if time.monotonic() - self._said > _SECONDS:
+                self._say("Wrote")
 
     def finished(self, name: str) -> None:
         self._count += 1

@@ -1,11 +1,12 @@
-"""Giving memory back as soon as a merge is done with it."""
+"""Taking memory quickly, and giving it back as soon as a merge is done with it."""
 
 import contextlib
 import ctypes
+import os
 import sys
 
 _MMAP_THRESHOLD = -3
-_LARGE = 4 * 1024**2
+_LARGE = 1024**2
 
 
 def return_large_blocks() -> None:
@@ -16,3 +17,11 @@ def return_large_blocks() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+def use_huge_pages() -> None:
+    """Have torch ask for memory in huge pages: taking it page by page takes longer than merging in it.
+
+    torch looks at this once, when it first needs memory.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -55,6 +55,11 @@ class Merger:
         """How many modules change."""
         return sum(len(unit) for unit in self.units)
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest module that changes, as it is stored."""
+        return max((self._size(unit) for unit in self.units), default=0)
+
     def bind(self, shards: Iterable[Shard]) -> dict[str, Slot]:
         """Learn where the source's tensors are; return those that come in addition, by the one they stand behind."""
         self._slots = {slot.name: slot for shard in shards for slot in shard.slots}
@@ -92,11 +97,14 @@ class Merger:
             unit = self._unit_of.get(slot.name)
             if unit is None or unit in units:
                 continue
-            size += sum(self._slots[name].size for path in unit for name in self._names[path])
+            size += self._size(unit)
             if units and size > _BATCH:
                 break
             units.append(unit)
         return units
+
+    def _size(self, unit: Unit) -> int:
+        return sum(self._slots[name].size for path in unit for name in self._names[path])
 
     def _read(self, path: str) -> dict[str, Tensor]:
         return {name: read_tensor(self._source.path_of, self._slots[name]) for name in self._stored(path)}

@@ -50,6 +50,11 @@ class Output:
         """Bytes of tensors."""
         return sum(shard.size for shard in self.shards)
 
+    @property
+    def held(self) -> int:
+        """Bytes that a file waits with at most, merged and not written yet."""
+        return 0 if self.merger is None else self.merger.largest
+
     def is_copy(self, shard: Shard) -> bool:
         """Whether a shard is a file of the source, byte for byte."""
         return is_copy(shard, self.merger)

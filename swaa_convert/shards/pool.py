@@ -1,4 +1,4 @@
-"""Several files at once: copying one is work for a single core, and the disk and the other cores would wait."""
+"""Several files at once: while one waits for its disk or its merge, others are hashed and written."""
 
 import os
 import threading
@@ -8,13 +8,19 @@ from typing import TypeVar
 
 from swaa_convert.copying import Advance
 
-_WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = min(4, 1 + (os.cpu_count() or 1))
+# What all of them may hold together.
+_MEMORY = 256 * 1024**2
 Job = TypeVar("Job")
 Watched = Callable[[Advance], Advance]
 
 
-def side_by_side(jobs: Sequence[Job], work: Callable[[Job, Watched], None]) -> Generator[Job, None, None]:
+def side_by_side(
+    jobs: Sequence[Job], work: Callable[[Job, Watched], None], held: int = 0
+) -> Generator[Job, None, None]:
     """Do `work` for each job in a few threads and yield the jobs, in order, as they are done.
+
+    Each holds up to `held` bytes in memory, so that there are fewer the more it is.
 
     What goes wrong in one, and Ctrl-C, stops the others the next time they say how far they are: `work` is given
     what wraps its Advance for that. Close the generator: then none of the threads is left.
@@ -29,7 +35,8 @@ def side_by_side(jobs: Sequence[Job], work: Callable[[Job, Watched], None]) -> G
 
         return told
 
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="shard") as pool:
+    workers = max(1, min(_WORKERS, _MEMORY // max(held, 1)))
+    with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
         try:
             for job, done in [(job, pool.submit(work, job, watched)) for job in jobs]:
                 done.result()

@@ -6,7 +6,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
-from swaa_convert.copying import Advance, copy_file, copy_range, link_file
+from swaa_convert.copying import Advance, clone_file, copy_file, link_file
+from swaa_convert.hashed_file import hashed_file
+from swaa_convert.hashing import known_sha256
 from swaa_convert.shards.layout import Shard, Slot, header_of
 
 
@@ -40,24 +42,43 @@ def write_shard(
     advance: Advance,
     *,
     link: bool = False,
-) -> None:
-    """Write one file of the output to `target`; `path_of` finds the source's files, which are only read."""
+) -> str | None:
+    """Write one file of the output to `target`; `path_of` finds the source's files, which are only read.
+
+    Returns its SHA-256, with `advance` told every byte; None if that takes reading it: then `advance` is told nothing.
+    """
     if is_copy(shard, merged):
-        put = link_file if link else copy_file
-        return put(path_of(shard.name), target, advance)
-    with ExitStack() as files, target.open("xb", buffering=0) as writer:
+        return _copy(path_of(shard.name), target, advance, link=link)
+    with ExitStack() as files, hashed_file(target, advance) as writer:
         open_files: dict[str, FileIO] = {}
         changed = None if merged is None else merged.file_of(shard.slots)
-        _write(writer, memoryview(header_of(shard)), advance)
+        writer.write(memoryview(header_of(shard)))
         for position, run in _runs(shard.slots, merged):
             first = run[0]
             if changed is not None and _changes(merged, first):
-                _write(writer, changed.data(position), advance)
+                writer.write(changed.data(position))
                 continue
             if first.file not in open_files:
                 open_files[first.file] = files.enter_context(path_of(first.file).open("rb", buffering=0))
-            size = run[-1].start + run[-1].size - first.start
-            copy_range(open_files[first.file], writer, first.start, size, advance)
+            writer.copy(open_files[first.file], first.start, run[-1].start + run[-1].size - first.start)
+    return writer.sha256
+
+
+def _copy(source: Path, target: Path, advance: Advance, *, link: bool) -> str | None:
+    """Copy one file in the way that costs least; what the Hub has hashed need not even be read."""
+    known = known_sha256(source)
+    if link:
+        link_file(source, target)
+    elif not clone_file(source, target):
+        if known is not None:
+            copy_file(source, target, advance)
+            return known
+        with source.open("rb", buffering=0) as reader, hashed_file(target, advance) as writer:
+            writer.copy(reader, 0, source.stat().st_size)
+        return writer.sha256
+    if known is not None:
+        advance(target.stat().st_size)
+    return known
 
 
 def _runs(slots: tuple[Slot, ...], merged: Merged | None) -> Iterator[tuple[int, list[Slot]]]:
@@ -78,10 +99,3 @@ def _follows(slot: Slot, before: Slot) -> bool:
 
 def _changes(merged: Merged | None, slot: Slot) -> bool:
     return merged is not None and merged.changes(slot)
-
-
-def _write(writer: FileIO, data: memoryview, advance: Advance) -> None:
-    while data:
-        count = writer.write(data)
-        advance(count)
-        data = data[count:]

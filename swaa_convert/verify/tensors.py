@@ -25,9 +25,9 @@ class Stored:
 
 def check_tensors(repo: Source, source: Source, merged: Collection[str], advance: Advance, *, quiet: bool) -> Check:
     """The tensors that no merge touched, by name, dtype, shape and bits; which file holds them does not matter."""
-    theirs = _tensors(source, quiet=quiet)
+    theirs = stored_tensors(source, quiet=quiet)
     try:
-        ours = _tensors(repo, quiet=quiet)
+        ours = stored_tensors(repo, quiet=quiet)
     except SwaaError as error:
         return Check("tensors", "cannot be read", (Difference(repo.name, error.message),))
     found = tuple(_differences(ours, theirs, frozenset(merged), advance))
@@ -36,7 +36,7 @@ def check_tensors(repo: Source, source: Source, merged: Collection[str], advance
     return Check("tensors", said, found)
 
 
-def _tensors(source: Source, *, quiet: bool) -> dict[str, Stored]:
+def stored_tensors(source: Source, *, quiet: bool) -> dict[str, Stored]:
     """All tensors of a checkpoint whose files are sound."""
     names = find_weights(source)
     source.fetch(names, quiet=quiet)

@@ -1,6 +1,6 @@
 """All checks of one converted repo."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +8,13 @@ from swaa_convert.copying import Advance
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family
 from swaa_convert.manifest import MANIFEST, Manifest, read_manifest
+from swaa_convert.merge.adapter import Adapter
 from swaa_convert.source import LocalSource, Source, local_source, open_source
 from swaa_convert.staging import is_converted
-from swaa_convert.verify.checks import Check, Difference
+from swaa_convert.verify.checks import Check
 from swaa_convert.verify.files import check_code, check_files
+from swaa_convert.verify.merged import check_merged, given_adapters
 from swaa_convert.verify.tensors import check_tensors
-
-# (repo, source, manifest) to what differs between the merged tensors and the same merge done again.
-Remerge = Callable[[LocalSource, Source, Manifest], Iterable[Difference]]
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,10 @@ def verify_repo(
     repo: LocalSource,
     manifest: Manifest,
     source: str | None = None,
+    lora: Sequence[str] = (),
     *,
     advance: Advance = lambda count: None,
     quiet: bool = True,
-    remerge: Remerge | None = None,
 ) -> Verdict:
     """Check files, code, tensors and a forward pass.
 
@@ -60,16 +59,17 @@ def verify_repo(
     ----------
     source:
         The source to compare the tensors with: a folder or a Hub id, which is taken at the commit in the manifest.
+    lora:
+        The folders of local adapters that were merged; those on the Hub are taken at the commits in the manifest.
     advance:
         Told how many bytes more were read.
-    remerge:
-        Compares merged tensors with the same merge done again.
     """
     # First, so that a source that is not there is said before gigabytes are read.
     opened = None if source is None else _open(source, manifest, quiet=quiet)
+    given = given_adapters(lora, manifest)
     files = check_files(repo, manifest, advance)
     code, family = check_code(repo)
-    tensors = _tensor_checks(repo, manifest, opened, advance, remerge, quiet=quiet)
+    tensors = _tensor_checks(repo, manifest, opened, given, advance, quiet=quiet)
     forward = _forward(repo, family, files)
     return Verdict(repo, manifest, (files, code, *tensors, forward))
 
@@ -78,30 +78,23 @@ def _tensor_checks(
     repo: LocalSource,
     manifest: Manifest,
     source: Source | None,
+    given: Mapping[str, Adapter],
     advance: Advance,
-    remerge: Remerge | None,
     *,
     quiet: bool,
 ) -> tuple[Check, ...]:
     if source is None:
         return (Check("tensors", "tensors not compared with a source's (--source)", skipped=True),)
-    merged = manifest.merged.tensors if manifest.merged is not None else ()
-    checks = (check_tensors(repo, source, merged, advance, quiet=quiet),)
-    return (*checks, _merged(repo, source, manifest, remerge)) if merged else checks
+    merged = manifest.merged
+    tensors = check_tensors(repo, source, () if merged is None else merged.tensors, advance, quiet=quiet)
+    if merged is None:
+        return (tensors,)
+    return (tensors, check_merged(repo, source, merged, given, advance, quiet=quiet))
 
 
 def _open(source: str, manifest: Manifest, *, quiet: bool) -> Source:
     pinned = manifest.source.get("revision") if source == manifest.source.get("id") else None
     return open_source(source, None if Path(source).is_dir() else pinned, quiet=quiet)
-
-
-def _merged(repo: LocalSource, source: Source, manifest: Manifest, remerge: Remerge | None) -> Check:
-    count = 0 if manifest.merged is None else len(manifest.merged.tensors)
-    if remerge is None:
-        return Check("merge", f"{count} merged tensors not compared with a merge done again", skipped=True)
-    found = tuple(remerge(repo, source, manifest))
-    said = "are not what the merge gives" if found else f"{count} merged tensors equal to a merge done again"
-    return Check("merge", said, found)
 
 
 def _forward(repo: LocalSource, family: Family | None, files: Check) -> Check:

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import swaa_convert.convert
 from swaa_convert.resume import FILE
+from swaa_convert.shards.layout import Shard
 from tests.merge.conftest import Make
 from tests.support.command import run, tree
 
@@ -55,9 +57,12 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The shards that the next run writes."""
     names: list[str] = []
     write = swaa_convert.convert.write_shard
-    monkeypatch.setattr(
-        swaa_convert.convert, "write_shard", lambda shard, *a, **k: (names.append(shard.name), write(shard, *a, **k))
-    )
+
+    def recorded(shard: Shard, *arguments: Any, **options: Any) -> str | None:
+        names.append(shard.name)
+        return write(shard, *arguments, **options)
+
+    monkeypatch.setattr(swaa_convert.convert, "write_shard", recorded)
     return names
 
 

@@ -17,8 +17,9 @@ import pytest
 from swaa_convert.convert import convert_checkpoint
 from swaa_convert.recipe import Recipe
 from swaa_convert.refresh import refresh_code
+from tests.support.adapters import make_adapter
 from tests.support.command import tree
-from tests.support.killed import COMMANDS
+from tests.support.killed import COMMANDS, options
 from tests.support.sources import make_source
 
 KILLS = int(os.environ.get("SWAA_KILLS", len(COMMANDS)))
@@ -45,11 +46,13 @@ class Stage:
         convert_checkpoint(folder / "force/source", folder / "force/out", Recipe(window=5), check=False)
         shutil.copytree(folder / "force", folder / "refresh")
         (folder / "refresh/out/swaa_mask.py").write_text("# older\n")
+        shutil.copytree(folder / "plain", folder / "lora")
+        make_adapter(folder / "lora/source", folder / "lora/adapter")
         self._done: dict[str, tuple[Tree, int]] = {}
 
     def before(self, command: str) -> Path:
         kind = command.split("-")[0]
-        return self.folder / ("plain" if kind == "link" else kind)
+        return self.folder / {"link": "plain", "resume": "lora"}.get(kind, kind)
 
     def done(self, command: str) -> tuple[Tree, int]:
         """(the target's files when the command is done, the lines that ran)."""
@@ -70,7 +73,8 @@ def run_again(command: str, out: Path, source: Path) -> None:
     if command.startswith("refresh"):
         refresh_code(out, check=False)
     else:
-        convert_checkpoint(source, out, Recipe(window=9), force=out.exists() or "force" in command, check=False)
+        again = options(command, source) | {"force": out.exists()}
+        convert_checkpoint(source, out, Recipe(window=9), check=False, **again)
 
 
 @pytest.mark.parametrize(("command", "chance"), POINTS, ids=[f"{name}-{chance:.4f}" for name, chance in POINTS])
@@ -79,10 +83,11 @@ def test_killed(command: str, chance: float, stage: Stage, tmp_path: Path) -> No
     folder = shutil.copytree(stage.before(command), tmp_path / "work")
     source, old = tree(folder / "source"), tree(folder / "out")
     result = run_killed(1 + int(chance * lines), command, folder)
-    assert result.returncode == -signal.SIGKILL, result.stderr
+    # Threads don't always run the same number of lines: the last one may not come.
+    assert result.returncode in (-signal.SIGKILL, 0), result.stderr
     in_one_step = "two-steps" not in command
     assert (folder / "out").exists() or not (old and in_one_step)
     assert not (folder / "out").exists() or tree(folder / "out") in (old, new)
     run_again(command, folder / "out", folder / "source")
-    assert sorted(os.listdir(folder)) == ["out", "source"]
+    assert sorted(os.listdir(folder)) == sorted({"out", "source", *os.listdir(stage.before(command))})
     assert (tree(folder / "out"), tree(folder / "source")) == (new, source)

@@ -9,7 +9,6 @@ import pytest
 
 import swaa_convert.convert
 from swaa_convert.convert import convert_checkpoint
-from swaa_convert.hashing import Hasher
 from swaa_convert.manifest import MANIFEST
 from swaa_convert.recipe import Recipe
 from tests.support.command import refused, run, tree
@@ -48,16 +47,7 @@ def test_the_hubs_own_hash_is_taken(source: Path, tmp_path: Path, monkeypatch: p
     assert files["tokenizer.json"]["sha256"] == hashlib.sha256((blobs / "tokenizer.json").read_bytes()).hexdigest()
 
 
-def test_a_hash_covers_what_was_never_told(tmp_path: Path) -> None:
-    with Hasher() as hasher, hasher.following("a", tmp_path / "a", lambda count: None) as told:
-        (tmp_path / "a").write_bytes(b"abc")
-        told(1)
-    with Hasher() as hasher:
-        hasher.add("a", tmp_path / "a", lambda count: None)
-        assert hasher.finish() == {"a": hashlib.sha256(b"abc").hexdigest()}
-
-
-def test_a_failed_copy_does_not_wait_for_its_hash(source: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_failed_copy_is_said_while_others_are_hashed(source: Path, tmp_path: Path, monkeypatch: Any) -> None:
     def fail(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
