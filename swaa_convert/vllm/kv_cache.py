@@ -61,20 +61,20 @@ class PromptReuseManager(FullAttentionManager):
     """Caches and looks up only what every prompt that starts alike would compute alike."""
 
     def cache_blocks(self, request: Any, num_tokens: int, *args: Any, **kwargs: Any) -> None:
-        reusable = request.num_prompt_tokens - self.kv_cache_spec.fa_tail
-        if num_tokens > reusable:
-            # From here on the request has dense tokens. If it is preempted and starts anew, a longer prompt of
-            # somebody else may have cached those same tokens, windowed.
+        if num_tokens > request.num_prompt_tokens:
+            # Should the request be preempted and start anew, a longer prompt of somebody else may have cached what it
+            # generated, windowed.
             request.skip_reading_prefix_cache = True
+        reusable = request.num_prompt_tokens - self.kv_cache_spec.fa_tail
         super().cache_blocks(request, max(0, min(num_tokens, reusable)), *args, **kwargs)
 
     @classmethod
     def find_longest_cache_hit(cls, block_hashes: Any, max_length: int, *args: Any, **kwargs: Any) -> Any:
         tail = kwargs["kv_cache_spec"].fa_tail
         if tail:
-            # A request that looks here is all prompt: its length is known to a block, from below.
-            whole = len(block_hashes) * kwargs["block_pool"].hash_block_size
-            max_length = max(0, min(max_length, whole - tail))
+            # Who looks here has at most one token that isn't prompt; the length is known to a block, from below.
+            prompt = len(block_hashes) * kwargs["block_pool"].hash_block_size - 1
+            max_length = max(0, min(max_length, prompt - tail))
         return super().find_longest_cache_hit(block_hashes, max_length, *args, **kwargs)
 
 
