@@ -14,7 +14,7 @@ BLOCK = 32
 # Heads as wide as vLLM's CPU kernels need them.
 SHAPE: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
 RECIPE: dict[str, Any] = {"window": 48, "keep_first": 5}
-LENGTHS = (3, 20, 47, 53, 54, 96, 130, 257, 320, 401)
+LENGTHS = (3, 47, 53, 54, 130, 257, 401)
 
 
 class Served:
@@ -67,7 +67,7 @@ def engine(repo: Path, **options: Any) -> Iterator[Any]:
 
     defaults = {
         "dtype": "float32",
-        "max_model_len": 1024,
+        "max_model_len": 512,
         "block_size": BLOCK,
         "enforce_eager": True,
         "max_num_batched_tokens": 256,
@@ -84,7 +84,7 @@ def engine(repo: Path, **options: Any) -> Iterator[Any]:
         cleanup_dist_env_and_memory()
 
 
-def greedy(llm: Any, prompts: Sequence[list[int]], new: int = 24, **options: Any) -> list[Any]:
+def greedy(llm: Any, prompts: Sequence[list[int]], new: int = 16, **options: Any) -> list[Any]:
     """Greedy answers of `new` tokens, all prompts at once."""
     from vllm import SamplingParams
 

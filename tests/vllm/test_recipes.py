@@ -41,8 +41,8 @@ def test_ample_pool(zoo: Zoo, recipe: str) -> None:
 def test_tiny_pool(zoo: Zoo, recipe: str) -> None:
     """Blocks run out: requests are preempted and start anew, and what was cached is overwritten."""
     served = Served(zoo, **RECIPES[recipe])
-    with engine(served.repo, num_gpu_blocks_override=72) as llm:
-        first = greedy(llm, mixed(2) + mixed(3), 40)
+    with engine(served.repo, num_gpu_blocks_override=70) as llm:
+        first = greedy(llm, mixed(2) + mixed(3), 32)
         served.check(first)
         served.check(greedy(llm, _next_turns(first)))
         assert metric(llm, "num_preemptions") > 0 or recipe.startswith("every layer windowed, no")

@@ -1,0 +1,25 @@
+"""Every family that can be converted and that this vLLM has a model for."""
+
+from typing import Any
+
+import pytest
+
+from swaa_convert.families import families
+from swaa_convert.vllm.stock import serves
+from tests.support.embed import FAMILIES, Zoo
+from tests.vllm.engine import Served, engine, greedy, mixed
+
+HERE = {family.model_type: family for family in families()}
+SERVED = [name for name in FAMILIES if serves(HERE[name])]
+
+
+def test_some_families_are_served() -> None:
+    assert {"qwen3", "qwen2", "qwen3_moe", "llama"} <= set(SERVED)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"fa_decode": False, "fa_tail": 0}], ids=["FA decode", "no FA decode"])
+@pytest.mark.parametrize("family", SERVED)
+def test_families(zoo: Zoo, family: str, recipe: dict[str, Any]) -> None:
+    served = Served(zoo, family, **recipe)
+    with engine(served.repo) as llm:
+        served.check(greedy(llm, mixed(4, (20, 54, 130, 257))))
