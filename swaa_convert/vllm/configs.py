@@ -1,6 +1,6 @@
 """Configuration classes under our model types, so that vLLM runs no code of the repo to serve it."""
 
-from typing import Any
+from typing import Any, cast
 
 from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -17,15 +17,23 @@ def register_configs() -> None:
             AutoConfig.register(family.swaa_model_type, config, exist_ok=True)
 
 
+def __getattr__(name: str) -> Any:
+    """vLLM's other processes look the class up here, of a configuration that they are sent, before any plugin ran."""
+    for family in families():
+        if name == f"{family.swaa_prefix}Config" and family.model_type in CONFIG_MAPPING:
+            return _config_class(family)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _config_class(family: Family) -> type[Any]:
     """What the repo's own code would define: transformers in the same process may be given it too."""
     name = f"{family.swaa_prefix}Config"
+    if name in globals():
+        return cast(type[Any], globals()[name])
     stock: type[Any] = CONFIG_MAPPING[family.model_type]
 
     def init(self: Any, **kwargs: Any) -> None:
         SwaaConfigMixin.__init__(self, **kwargs)
 
-    # vLLM sends instances to its other processes, which look the class up here.
     body = {"model_type": family.swaa_model_type, "__init__": init, "__module__": __name__}
-    found: type[Any] = globals().setdefault(name, type(name, (SwaaConfigMixin, stock), body))
-    return found
+    return cast(type[Any], globals().setdefault(name, type(name, (SwaaConfigMixin, stock), body)))

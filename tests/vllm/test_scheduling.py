@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.embed import Zoo, prompt
-from tests.vllm.engine import Served, engine, greedy, metric, mixed
+from tests.vllm.engine import Served, engine, greedy, mixed
 
 RECIPES: dict[str, dict[str, Any]] = {
     "FA decode": {},
@@ -23,18 +23,6 @@ def test_chunked_prefill(zoo: Zoo, recipe: str, budget: int) -> None:
     options = {"max_num_batched_tokens": budget, "max_num_seqs": 8, "num_gpu_blocks_override": 70}
     with engine(served.repo, **options) as llm:
         served.check(greedy(llm, mixed(5, LENGTHS)))
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("pool", [70, None])
-def test_ngram_drafts(zoo: Zoo, recipe: str, pool: int | None) -> None:
-    """Prompts that repeat themselves, so that there are drafts, which are wrong more often than not."""
-    served = Served(zoo, **RECIPES[recipe])
-    drafts = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
-    prompts = [prompt(20, seed) * times for seed, times in enumerate((2, 3, 5, 9))]
-    with engine(served.repo, speculative_config=drafts, num_gpu_blocks_override=pool) as llm:
-        served.check(greedy(llm, prompts, 32))
-        assert metric(llm, "spec_decode_num_draft_tokens") > 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.embed import Zoo
+from tests.support.embed import Zoo, prompt
 from tests.vllm.engine import Served, assert_log_probs, mixed
 
 # The command `vllm serve` looks its version up under a name that CPU builds don't have.
 MODULE = "vllm.entrypoints.openai.api_server"
+OPTIONS = "--dtype float32 --max-model-len 512 --block-size 32 --enforce-eager --num-gpu-blocks-override 70".split()
 
 
 @contextmanager
@@ -70,12 +72,9 @@ def _stream(address: str, model: str, ids: list[int]) -> list[dict[str, Any]]:
     return [json.loads(line)["choices"][0] for line in lines if line != "[DONE]"]
 
 
-@pytest.mark.parametrize("recipe", [{}, {"fa_decode": False}], ids=["FA decode", "no FA decode"])
-def test_parallel_streams(zoo: Zoo, recipe: dict[str, Any]) -> None:
-    served = Served(zoo, **recipe)
-    options = "--dtype float32 --max-model-len 512 --block-size 32 --enforce-eager --num-gpu-blocks-override 70".split()
-    prompts = mixed(11) + mixed(12)
-    with server(served.repo, *options) as address, ThreadPoolExecutor(8) as clients:
+def _check(served: Served, address: str, prompts: list[list[int]]) -> None:
+    """Eight clients at a time; each stream's tokens and log-probabilities are the reference's."""
+    with ThreadPoolExecutor(8) as clients:
         answers = list(clients.map(lambda ids: _stream(address, str(served.repo), ids), prompts))
     for ids, chunks in zip(prompts, answers, strict=True):
         new = [token for chunk in chunks for token in chunk["token_ids"]]
@@ -83,3 +82,27 @@ def test_parallel_streams(zoo: Zoo, recipe: dict[str, Any]) -> None:
         expected = served.log_probs(ids, new)
         assert expected.argmax(dim=-1).tolist() == new and len(new) == 24
         assert_log_probs(given, expected, new)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"fa_decode": False}], ids=["FA decode", "no FA decode"])
+def test_parallel_streams(zoo: Zoo, recipe: dict[str, Any]) -> None:
+    served = Served(zoo, **recipe)
+    with server(served.repo, *OPTIONS) as address:
+        _check(served, address, mixed(11) + mixed(12))
+
+
+@pytest.mark.parametrize(
+    "recipe", [{}, {"fa_decode": False}, {"fa_tail": 7, "full_layers": ()}], ids=["FA decode", "no FA decode", "tail"]
+)
+def test_ngram_drafts(zoo: Zoo, recipe: dict[str, Any]) -> None:
+    """Prompts that repeat themselves, so that there are drafts, which are wrong more often than not.
+
+    Here rather than offline, since vLLM 0.32 can't start a second engine in a process that has drafted.
+    """
+    served = Served(zoo, **recipe)
+    drafts = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    prompts = [prompt(20 + seed, seed) * times for seed, times in enumerate((2, 3, 5, 9, 12, 16))]
+    with server(served.repo, *OPTIONS, "--speculative-config", json.dumps(drafts)) as address:
+        _check(served, address, prompts * 2)
+        metrics = urllib.request.urlopen(f"{address}/metrics", timeout=60).read().decode()
+    assert float(re.findall(r"^vllm:spec_decode_num_draft_tokens_total\{.*\} (.*)$", metrics, re.M)[0]) > 0
