@@ -15,8 +15,8 @@ from .swaa_state import SwaaState
 BACKENDS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 # What servers set for models that they run through transformers, and what helps there.
 SERVERS = {
-    "vllm": "install swaa-convert beside vLLM (pip install swaa-convert; if it is there, update it and vLLM), and don't "
-    "set model_impl='transformers'",
+    "vllm": "install swaa-convert beside vLLM (pip install swaa-convert; if it is there, update it and vLLM), and "
+    "don't set model_impl='transformers'",
     "sglang": "SGLang can't serve it yet; serve with vLLM and pip install swaa-convert beside it",
 }
 

@@ -36,7 +36,7 @@ def full_backend(chosen: type[Any]) -> type[Any]:
     """The chosen backend, which doesn't see prompt lengths: it would take them for R-SWA's and run a slower kernel."""
     stock = chosen.get_builder_cls()
 
-    class FullBuilder(stock):  # type: ignore[misc,valid-type]
+    class FullBuilder(stock):
         # Metadata of a windowed group's builder must not be taken over.
         supports_update_block_table = False
 

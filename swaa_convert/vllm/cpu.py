@@ -35,7 +35,7 @@ class Part:
 
     @property
     def end(self) -> int:
-        return self.first + self.rows.stop - self.rows.start
+        return self.first + int(self.rows.stop - self.rows.start)
 
 
 @dataclass
@@ -140,5 +140,5 @@ class SwaaCpuBackend(CPUAttentionBackend):
         return SwaaCpuImpl
 
     @staticmethod
-    def get_builder_cls() -> type[SwaaCpuBuilder]:  # type: ignore[override]
+    def get_builder_cls() -> type[SwaaCpuBuilder]:
         return SwaaCpuBuilder

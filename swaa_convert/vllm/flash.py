@@ -43,7 +43,9 @@ class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
         layer = rule_of(layer_names, vllm_config)
         self.rule, self.fa_tail = layer.rule, layer.fa_tail
         self.prompts = PromptLengths(vllm_config, device)
-        requests, tokens = (getattr(vllm_config.scheduler_config, name) for name in ("max_num_seqs", "max_num_batched_tokens"))
+        requests, tokens = (
+            getattr(vllm_config.scheduler_config, name) for name in ("max_num_seqs", "max_num_batched_tokens")
+        )
         self.keys = torch.zeros(3, requests, dtype=torch.int32, device=device)
         self.rows = torch.zeros(max(requests, tokens), dtype=torch.bool, device=device)
         graphs = vllm_config.compilation_config.cudagraph_mode.has_full_cudagraphs()
@@ -82,7 +84,7 @@ class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
 
 
 def _tables(common: CommonAttentionMetadata, pieces: Pieces) -> Tensor:
-    tables = common.block_table_tensor[: common.num_reqs]
+    tables: Tensor = common.block_table_tensor[: common.num_reqs]
     return tables if pieces.per == 1 else tables.repeat_interleave(pieces.per, dim=0)
 
 
@@ -110,8 +112,10 @@ class SwaaFlashImpl(FlashAttentionImpl):
             raise NotImplementedError("SWAA's attention has no fused output quantization")
         meta, rule = attn_metadata, self.swaa.rule
         rows = meta.num_actual_tokens
-        halves = kv_cache.transpose(1, 2).split(self.head_size, dim=-1)
-        call = (query[:rows], *(canonicalize_singleton_dim_strides(half) for half in halves), meta)
+        paged = kv_cache.transpose(1, 2)
+        keys = canonicalize_singleton_dim_strides(paged[..., : self.head_size])
+        values = canonicalize_singleton_dim_strides(paged[..., self.head_size :])
+        call = (query[:rows], keys, values, meta)
         plain, _ = self._call(*call, meta.plain, meta.max_seq_len, num_splits=meta.num_splits)
         # The kernel counts the keys before the query's own.
         merged, lse = self._call(*call, meta.windowed, meta.max_seq_len, window=[rule.window - 1, 0])
@@ -134,7 +138,7 @@ class SwaaFlashImpl(FlashAttentionImpl):
         window: list[int] | None = None,
         num_splits: int = 1,
     ) -> Any:
-        """Output (tokens, heads, head_size) and log-sum-exp (heads, tokens). Pieces without keys give nothing usable."""
+        """Output (tokens, heads, head_size) and log-sum-exp (heads, tokens). Pieces without keys give nothing."""
         return flash_attn_varlen_func(
             q=query,
             k=key,
@@ -159,5 +163,5 @@ class SwaaFlashBackend(FlashAttentionBackend):
         return SwaaFlashImpl
 
     @staticmethod
-    def get_builder_cls() -> type[SwaaFlashBuilder]:  # type: ignore[override]
+    def get_builder_cls() -> type[SwaaFlashBuilder]:
         return SwaaFlashBuilder

@@ -14,7 +14,7 @@ def serves(family: Family) -> bool:
     """Whether the installed vLLM implements the family natively."""
     entry = ModelRegistry.models.get(family.architecture)
     module = getattr(entry, "module_name", None) or getattr(getattr(entry, "model_cls", None), "__module__", "")
-    return entry is not None and not module.startswith(_WRAPPER)
+    return entry is not None and not str(module).startswith(_WRAPPER)
 
 
 def stock_class(family: Family) -> type[Any]:

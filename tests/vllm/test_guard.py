@@ -31,7 +31,9 @@ def _start(repo: Path, plugins: str, **options: object) -> subprocess.CompletedP
 def test_refused_with_the_repos_own_code(zoo: Zoo, plugins: str, options: dict[str, str]) -> None:
     done = _start(zoo.repo(config=SHAPE), plugins, trust_remote_code=True, **options)
     assert done.returncode != 0
-    assert "attn_implementation='vllm' and will not serve full attention in its place: install swaa-convert" in done.stderr
+    assert (
+        "attn_implementation='vllm' and will not serve full attention in its place: install swaa-convert" in done.stderr
+    )
 
 
 def test_refused_without_any_code(zoo: Zoo) -> None:

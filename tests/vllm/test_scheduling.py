@@ -42,7 +42,9 @@ def test_several_samples_of_one_prompt(zoo: Zoo) -> None:
             new = list(answer.token_ids)
             given = [step[token].logprob for step, token in zip(answer.logprobs, new, strict=True)]
             expected = served.log_probs(prompt(130), new)
-            assert given == pytest.approx([float(row[token]) for row, token in zip(expected, new, strict=True)], abs=1e-4)
+            assert given == pytest.approx(
+                [float(row[token]) for row, token in zip(expected, new, strict=True)], abs=1e-4
+            )
 
 
 def test_without_the_hybrid_manager(zoo: Zoo) -> None:
