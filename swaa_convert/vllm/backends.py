@@ -44,7 +44,7 @@ def full_backend(chosen: type[Any]) -> type[Any]:
             plain = replace(common_attn_metadata, rswa_prefix_lens=None)
             return super().build(common_prefix_len, plain, *args, **kwargs)
 
-    class FullBackend(chosen):  # type: ignore[misc,valid-type]
+    class FullBackend(chosen):
         @staticmethod
         def get_builder_cls() -> type[Any]:
             return FullBuilder
