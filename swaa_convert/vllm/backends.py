@@ -32,9 +32,9 @@ def _ours(name: str) -> type[Any]:
 
 
 @functools.cache
-def full_backend(chosen: type[Any]) -> type[Any]:
+def full_backend(chosen: Any) -> type[Any]:
     """The chosen backend, which doesn't see prompt lengths: it would take them for R-SWA's and run a slower kernel."""
-    stock = chosen.get_builder_cls()
+    stock: Any = chosen.get_builder_cls()
 
     class FullBuilder(stock):
         # Metadata of a windowed group's builder must not be taken over.
