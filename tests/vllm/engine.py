@@ -39,7 +39,7 @@ class Served:
             asked, answer = list(output.prompt_token_ids), output.outputs[0]
             new = list(answer.token_ids)
             expected = self.log_probs(asked, new)
-            assert expected.argmax(dim=-1).tolist() == new
+            assert_greedy(expected, new)
             if answer.logprobs:
                 given = [step[token].logprob for step, token in zip(answer.logprobs, new, strict=True)]
                 assert_log_probs(given, expected, new)
@@ -51,6 +51,12 @@ class Served:
             ids = torch.tensor([asked + new])
             logits = self.reference(ids, dense_from=dense_from, use_cache=False).logits[0]
         return logits[len(asked) - 1 : -1].log_softmax(dim=-1)
+
+
+def assert_greedy(expected: torch.Tensor, tokens: list[int]) -> None:
+    """Each token is the likeliest; of two that are equally likely to the last digits, either."""
+    chosen = expected.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+    assert (expected.max(dim=-1).values - chosen).max() < 1e-4
 
 
 def assert_log_probs(given: Sequence[float], expected: torch.Tensor, tokens: list[int]) -> None:

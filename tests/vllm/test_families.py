@@ -10,7 +10,9 @@ from tests.support.embed import FAMILIES, Zoo
 from tests.vllm.engine import Served, engine, greedy, mixed
 
 HERE = {family.model_type: family for family in families()}
-SERVED = [name for name in FAMILIES if serves(HERE[name])]
+# vLLM 0.32 computes the source models themselves otherwise than transformers does.
+STOCK_DIFFERS = ("apertus", "ministral3")
+SERVED = [name for name in FAMILIES if serves(HERE[name]) and name not in STOCK_DIFFERS]
 
 
 def test_some_families_are_served() -> None:
