@@ -13,6 +13,8 @@ from tests.support.embed import Zoo, prompt
 BLOCK = 32
 # Heads as wide as vLLM's CPU kernels need them.
 SHAPE: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
+# The tiny source's factors are for narrower heads.
+SHAPES: dict[str, dict[str, Any]] = {"phi3": {**SHAPE, "rope_scaling": None}}
 RECIPE: dict[str, Any] = {"window": 48, "keep_first": 5}
 LENGTHS = (3, 47, 53, 54, 130, 257, 401)
 
@@ -23,7 +25,7 @@ class Served:
     def __init__(self, zoo: Zoo, family: str = "qwen3", **recipe: Any) -> None:
         self.zoo, self.family = zoo, family
         self.recipe = {**RECIPE, **recipe}
-        self.config = SHAPE
+        self.config = SHAPES.get(family, SHAPE)
 
     @property
     def repo(self) -> Path:
