@@ -13,6 +13,12 @@ from .swaa_mask import Rule, combine, eager_attention, rule_mask, take_columns
 from .swaa_state import SwaaState
 
 BACKENDS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+# What servers set for models that they run through transformers, and what helps there.
+SERVERS = {
+    "vllm": "install swaa-convert beside vLLM (pip install swaa-convert; if it is there, update it and vLLM), and "
+    "don't set model_impl='transformers'",
+    "sglang": "SGLang can't serve it yet; serve with vLLM and pip install swaa-convert beside it",
+}
 
 # Repositories of different versions live in one process: each registers its own code under its own module's name.
 NAME = f"swaa:{__name__}"
@@ -20,11 +26,13 @@ NAME = f"swaa:{__name__}"
 
 def check_backend(name: str | None) -> None:
     """Raises ValueError for an `attn_implementation` without an SWAA kernel, a server's own included."""
-    if name not in BACKENDS:
-        raise ValueError(
-            f"SWAA has no attention kernel for attn_implementation={name!r} and will not serve full attention in its "
-            f"place: load with one of {', '.join(map(repr, BACKENDS))}, or serve with a plugin that knows SWAA"
-        )
+    if name in BACKENDS:
+        return
+    way_out = SERVERS.get(str(name), f"load with one of {', '.join(map(repr, BACKENDS))}")
+    raise ValueError(
+        f"SWAA has no attention kernel for attn_implementation={name!r} and will not serve full attention in its "
+        f"place: {way_out}"
+    )
 
 
 def swaa_attention(

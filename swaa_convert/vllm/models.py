@@ -1,0 +1,36 @@
+"""Our architectures: vLLM's own model classes, in which each attention layer is replaced by ours."""
+
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.model_executor.models import ModelRegistry
+
+from swaa_convert.families import Family, families
+from swaa_convert.vllm.stock import serves, stock_class
+
+
+def register_models() -> None:
+    """Registers every family by name; the classes are made when vLLM asks for them."""
+    for family in families():
+        if serves(family):
+            ModelRegistry.register_model(family.swaa_architecture, f"{__name__}:{family.swaa_architecture}")
+
+
+def __getattr__(name: str) -> Any:
+    for family in families():
+        if name == family.swaa_architecture:
+            return globals().setdefault(name, _model_class(family))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _model_class(family: Family) -> type[Any]:
+    stock = stock_class(family)
+
+    def init(self: Any, *, vllm_config: VllmConfig, prefix: str = "", **kwargs: Any) -> None:
+        # Not at the top: vLLM also imports this file to learn of the class, where no device may be touched.
+        from swaa_convert.vllm.layers import put_swaa_into
+
+        stock.__init__(self, vllm_config=vllm_config, prefix=prefix, **kwargs)
+        put_swaa_into(self, vllm_config)
+
+    return type(family.swaa_architecture, (stock,), {"__init__": init, "__module__": __name__})

@@ -1,0 +1,46 @@
+"""What SWAA can't be served with: one line each, before anything is answered."""
+
+from typing import Any
+
+from vllm.config import VllmConfig
+
+from swaa_convert.vllm.shipped.swaa_settings import SwaaSettings
+
+# Methods whose drafts come from the text, not from a model with a KV cache of its own.
+_DRAFTS = ("ngram", "ngram_gpu", "suffix")
+
+
+def refuse_options(vllm_config: VllmConfig, settings: SwaaSettings) -> None:
+    """Raises ValueError for options of the server under which tokens could be wrong."""
+    if vllm_config.kv_transfer_config is not None:
+        _refuse("a KV connector (kv_transfer_config): it would move generated tokens' KV, or blocks that SWAA frees")
+    parallel = vllm_config.parallel_config
+    for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
+        if getattr(parallel, name, 1) > 1:
+            _refuse(f"{name}={getattr(parallel, name)}: use tensor parallelism")
+    drafts = vllm_config.speculative_config
+    if drafts is not None and drafts.method not in _DRAFTS:
+        _refuse(f"speculative decoding by {drafts.method!r}: use one of {', '.join(_DRAFTS)}")
+    dtype = vllm_config.cache_config.cache_dtype
+    if dtype not in ("auto", "float32", "float16", "bfloat16"):
+        _refuse(f"kv_cache_dtype={dtype!r}: leave it at 'auto'")
+
+
+def refuse_layer(layer: Any, expected: type[Any]) -> None:
+    """Raises ValueError for a layer that does more than plain causal attention."""
+    impl = layer.impl
+    extras = {
+        "is a kind of its own": type(layer) is not expected,
+        "has a window of its own": layer.sliding_window is not None,
+        "has ALiBi": getattr(impl, "alibi_slopes", None) is not None,
+        "caps its scores": getattr(impl, "logits_soft_cap", None) not in (None, 0),
+        "has learned sinks": getattr(impl, "sinks", None) is not None,
+        "shares another layer's KV": layer.kv_sharing_target_layer_name is not None,
+    }
+    for what, there in extras.items():
+        if there:
+            _refuse(f"{layer.layer_name}, whose attention {what}: use the repository with transformers")
+
+
+def _refuse(what: str) -> None:
+    raise ValueError(f"SWAA can't be served with {what}")

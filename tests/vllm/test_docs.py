@@ -1,0 +1,39 @@
+"""What examples/serving-with-vllm shows, as it stands there."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from tests.support.embed import Zoo
+from tests.vllm.engine import SHAPE
+from tests.vllm.test_server import OPTIONS, server
+
+PAGE = (Path(__file__).parents[2] / "examples" / "serving-with-vllm" / "README.md").read_text(encoding="utf-8")
+
+
+def _block(language: str) -> str:
+    found = re.search(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
+    assert found
+    return found[1]
+
+
+def test_offline(zoo: Zoo, tmp_path: Path) -> None:
+    script = tmp_path / "offline.py"
+    script.write_text(_block("python").replace("./q3-swaa", str(zoo.repo(config=SHAPE))), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_server(zoo: Zoo) -> None:
+    repo = zoo.repo(config=SHAPE)
+    body = re.search(r"-d '(.*)'", _block("sh"))
+    assert body
+    asked = json.loads(body[1].replace("./q3-swaa", str(repo)))
+    with server(repo, *OPTIONS) as address:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{address}/v1/completions", json.dumps(asked).encode(), headers)
+        answer = json.load(urllib.request.urlopen(request, timeout=120))
+    assert answer["usage"]["completion_tokens"] > 0
