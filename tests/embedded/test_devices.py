@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import StaticCache
 
-from tests.support.embed import CACHE, FAMILIES, Zoo, greedy, load, logits, one, prompt
+from tests.support.embed import CACHE, FAMILIES, Zoo, greedy, load, logits, one, pad_left, prompt, two_gpus
 from tests.support.oracle import assert_close, from_position
 
 # torch's own tracing of the vmap that builds masks in 4.57.
@@ -31,6 +31,21 @@ def test_layers_kept_on_disk(zoo: Zoo, tmp_path: Path, recipe: dict[str, Any]) -
     assert model.model.layers[3].self_attn.q_proj.weight.device.type == "meta"
     assert_close(logits(model, [ids], dense_from=60)[0], zoo.oracle(**recipe).logits(ids, from_position(60)))
     assert greedy(model, ids, 6) == [zoo.oracle(**recipe).greedy(ids, 6)]
+
+
+@pytest.mark.parametrize("recipe", [{}, {"full_layers": (), "fa_decode": False}, {"full_layers": ()}], ids=str)
+@pytest.mark.parametrize("backend", [pytest.param(b, marks=two_gpus) for b in ("eager", "sdpa", "flex_attention")])
+def test_layers_on_two_gpus(zoo: Zoo, backend: str, recipe: dict[str, Any]) -> None:
+    """accelerate moves the states from one to the other; what layers share must be on the one that asks."""
+    first, second = ("model.embed_tokens", "model.rotary_emb", "model.layers.0"), ("model.layers.1", "model.layers.2")
+    places = dict.fromkeys(first, 0) | dict.fromkeys(second, 1) | {"model.layers.3": 0, "model.norm": 1, "lm_head": 1}
+    model, ids = load(zoo.repo(**recipe), backend, device_map=places), prompt(300)
+    batch = pad_left([ids, prompt(200)])
+    actual = logits(model, **{name: tensor.to("cuda") for name, tensor in batch.items()}).cpu()
+    expected = logits(zoo.model(backend="eager", **recipe), **batch)
+    real = batch["attention_mask"].bool()
+    assert (actual[real] - expected[real]).norm() < 2e-5 * expected[real].norm()
+    assert greedy(model, {"input_ids": one(ids).to("cuda")}, 8) == [zoo.oracle(**recipe).greedy(ids, 8)]
 
 
 def _decode(model: Any, step: Any, ids: list[int], cache: Any, **options: Any) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.support import tp_worker
-from tests.support.embed import Zoo
+from tests.support.embed import Zoo, two_gpus
 from tests.support.oracle import assert_close
 
 pytest.importorskip("torch.distributed.run")
@@ -24,21 +24,22 @@ def _free_port() -> int:
         return int(bound.getsockname()[1])
 
 
-def _run(repo: Path, out: Path) -> Any:
-    """What two processes computed, or the end of what they said."""
+def _run(repo: Path, out: Path, devices: str = "") -> Any:
+    """What two processes computed, or the end of what they said; devices: the GPUs they see, none by default."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={_free_port()}"]
     root = WORKER.parents[2]
     arguments = ["-m", tp_worker.__name__, str(repo), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": devices}
     done = subprocess.run(
         [*command, *arguments], env=environment, cwd=root, capture_output=True, text=True, timeout=240
     )
     return torch.load(out) if done.returncode == 0 else done.stderr
 
 
+@pytest.mark.parametrize("devices", ["", pytest.param("0,1", marks=two_gpus)], ids=["cpu", "gpus"])
 @pytest.mark.parametrize("recipe", [{}, {"full_layers": (), "fa_decode": False}], ids=str)
-def test_two_processes(zoo: Zoo, tmp_path: Path, recipe: dict[str, Any]) -> None:
-    found = _run(zoo.repo(**recipe), tmp_path / "swaa.pt")
+def test_two_processes(zoo: Zoo, tmp_path: Path, recipe: dict[str, Any], devices: str) -> None:
+    found = _run(zoo.repo(**recipe), tmp_path / "swaa.pt", devices)
     assert isinstance(found, dict), found
     assert found["width"] == 64  # of 128: this was not run whole
     oracle = zoo.oracle(**recipe)

@@ -19,6 +19,10 @@ from tests.support.sources import make_source
 FAMILIES = ("qwen3", "qwen2", "qwen3_moe", "llama")
 RECIPE: dict[str, Any] = {"window": 8, "keep_first": 2, "full_layers": (1, 3)}
 PAD = 256
+two_gpus = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices"),
+]
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 # What is broken in the stock library, with its own models too.

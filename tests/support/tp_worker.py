@@ -20,7 +20,8 @@ def main(repo: str, out: str) -> None:
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 10_000, 10_001
     weight = model.model.layers[0].self_attn.q_proj.weight
     width = getattr(weight, "_local_tensor", weight).shape[0]
-    found = {"logits": logits(model, [IDS]), "tokens": greedy(model, IDS, 8), "width": width}
+    inputs = {"input_ids": torch.tensor([IDS], device=model.device)}
+    found = {"logits": logits(model, **inputs).cpu(), "tokens": greedy(model, inputs, 8), "width": width}
     if dist.get_rank() == 0:
         torch.save(found, Path(out))
     dist.barrier()

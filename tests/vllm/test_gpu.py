@@ -25,8 +25,10 @@ TOLERANCE = 0.15
 def test_tokens(zoo: Zoo, recipe: str, backend: str, eager: bool) -> None:
     """Fresh, cached, and as the next turns, in a pool in which requests are preempted."""
     served = Served(zoo, **RECIPES[recipe])
-    options = {"dtype": "float16", "attention_backend": backend, "enforce_eager": eager, "gpu_memory_utilization": 0.3}
-    with engine(served.repo, num_gpu_blocks_override=120, **options) as llm:
+    options = {"dtype": "float16", "attention_backend": backend, "enforce_eager": eager}
+    # Given in bytes, the cache's size isn't measured: other tests may run on the same GPU.
+    memory = {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 2**28, "num_gpu_blocks_override": 120}
+    with engine(served.repo, **options, **memory) as llm:
         first = greedy(llm, mixed(2) + mixed(3), 32)
         _check(served, first)
         _check(served, greedy(llm, mixed(2)))
