@@ -125,7 +125,7 @@ def _machine(machine: Mapping[str, Any]) -> str:
 def _run(settings: Mapping[str, Any]) -> str:
     return _plain(
         f"{settings['repeats']} runs of {settings['new_tokens']} new tokens, batch {settings['batch']}, "
-        f"{settings['dtype']}, backend {settings['backend']}"
+        f"{settings['dtype']}, backend {settings['backend']}, {settings.get('cache', 'dynamic')} cache"
     )
 
 

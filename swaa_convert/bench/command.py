@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swaa_convert.bench.output import check_writable, written
-from swaa_convert.bench.settings import DTYPES
+from swaa_convert.bench.settings import CACHES, DTYPES
 from swaa_convert.bench.subject import cut, full_subject, open_subject
 from swaa_convert.bench.variants import Asked, parse_recipes, settle_variants
+from swaa_convert.errors import SwaaUsageError
 from swaa_convert.grouped_help import GroupedCommand, options_of, parsed
 from swaa_convert.sizes import parse_size
 
@@ -80,6 +81,13 @@ def _lengths(text: str) -> tuple[int, ...]:
 @_where("--device", metavar="NAME", help="As torch names it.  [default: cuda, if there is one, else cpu]")
 @_where("--dtype", type=click.Choice(DTYPES), help="[default: bfloat16; on a CPU float32]")
 @_where("--backend", metavar="NAME", default="sdpa", show_default=True, help="attn_implementation of all variants.")
+@_where(
+    "--cache",
+    type=click.Choice(CACHES),
+    default="dynamic",
+    show_default=True,
+    help="static: of fixed size, with compiled decode steps on a GPU.",
+)
 @_output("--profile", "with_profile", is_flag=True, help="Say where the time goes, at the largest length.")
 @_output("--json", "json_file", type=_FILE, metavar="FILE", help="Write everything measured, for programs.")
 @_output("--png", type=_FILE, metavar="FILE", help="Draw time to first token and KV memory against length.")
@@ -101,6 +109,8 @@ def bench(
     SOURCE is a converted repo or a full-attention checkpoint: a folder or a Hub id, with --random-weights a
     config.json too. All variants run on the same weights and the same backend, in turn.
     """
+    if with_profile and given["cache"] == "static":
+        raise SwaaUsageError("--profile can't look into compiled steps: leave out --cache static")
     check_writable(json_file)
     check_writable(png)
     if png is not None:

@@ -11,8 +11,9 @@ from swaa_convert.bench.models import Contestant, first_line
 from swaa_convert.bench.settings import Settings
 from swaa_convert.errors import SwaaError
 
-# The first decode steps compile kernels too: one for the first length of the cache, one for all others.
-_WARM_TOKENS = 8
+# The first decode steps compile kernels too: one for the first length of the cache, one for all others. A static cache
+# has one length, which the number of tokens is part of.
+_WARM_TOKENS = {"dynamic": 8, "static": 2**28}
 
 
 @dataclass
@@ -42,9 +43,9 @@ def compare(
     ids = random_prompts(vocabulary, settings.batch, length, settings.device)
     cells = [Cell(length, contestant.name) for contestant in contestants]
     for turn in range(settings.repeats + 1):
-        new_tokens = settings.new_tokens if turn else min(settings.new_tokens, _WARM_TOKENS)
+        new_tokens = settings.new_tokens if turn else min(settings.new_tokens, _WARM_TOKENS[settings.cache])
         for contestant, cell in zip(contestants, cells, strict=True):
-            run = None if cell.out_of_memory else _attempt(contestant, ids, new_tokens)
+            run = None if cell.out_of_memory else _attempt(contestant, ids, new_tokens, settings.cache)
             cell.out_of_memory = run is None
             if run is None:
                 # Here and not in the handler, whose traceback keeps the failed run's tensors alive.
@@ -58,10 +59,10 @@ def compare(
     return cells
 
 
-def _attempt(contestant: Contestant, ids: Tensor, new_tokens: int) -> Run | None:
+def _attempt(contestant: Contestant, ids: Tensor, new_tokens: int, cache: str) -> Run | None:
     """One run, or None if memory ran out."""
     try:
-        return measure(contestant.model, ids, new_tokens)
+        return measure(contestant.model, ids, new_tokens, cache)
     except Exception as error:
         if out_of_memory(error):
             return None

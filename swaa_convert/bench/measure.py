@@ -63,21 +63,21 @@ class Clock(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-def measure(model: Any, ids: Tensor, new_tokens: int) -> Run:
+def measure(model: Any, ids: Tensor, new_tokens: int, cache: str = "dynamic") -> Run:
     """Read the prompts [batch, length] and generate `new_tokens` for each; nothing is kept alive."""
     gc.collect()
     before = _start_counting(ids.device)
     clock = Clock(ids.device)
-    cache = generate(model, ids, new_tokens, clock)
+    filled = generate(model, ids, new_tokens, clock, cache)
     times = [clock.start, *clock.stamps]
     steps = [after - earlier for earlier, after in zip(times, times[1:], strict=False)]
     if len(steps) != new_tokens:
         raise RuntimeError(f"{len(steps)} tokens were generated instead of {new_tokens}")
-    return Run(steps[0], tuple(steps[1:]), stored_bytes(tensors_in(cache)), _peak(ids.device, before))
+    return Run(steps[0], tuple(steps[1:]), stored_bytes(tensors_in(filled)), _peak(ids.device, before))
 
 
-def generate(model: Any, ids: Tensor, new_tokens: int, watcher: StoppingCriteria) -> Any:
-    """Greedy generation that nothing ends early; returns the KV cache."""
+def generate(model: Any, ids: Tensor, new_tokens: int, watcher: StoppingCriteria, cache: str = "dynamic") -> Any:
+    """Greedy generation that nothing ends early; returns the KV cache, of the kind that `Settings.cache` names."""
     config = GenerationConfig(
         max_new_tokens=new_tokens,
         min_new_tokens=new_tokens,
@@ -87,6 +87,7 @@ def generate(model: Any, ids: Tensor, new_tokens: int, watcher: StoppingCriteria
         # Without an end of text, no token stops it; the mask says that none of them is padding either.
         eos_token_id=None,
         pad_token_id=0,
+        cache_implementation=None if cache == "dynamic" else cache,
     )
     output = model.generate(
         ids,

@@ -49,7 +49,8 @@ def _facts(
     yield "Software", ", ".join([*software, f"swaa-convert {machine['swaa-convert']}"])
     yield "Model", ", ".join(_model(subject, settings, contestants[-1]))
     rounds = f"{settings.repeats} runs each, in turn, after a warm-up"
-    yield "Run", f"{settings.backend}, batch {settings.batch}, {settings.new_tokens} new tokens, {rounds}"
+    cache = ", static cache" if settings.cache == "static" else ""
+    yield "Run", f"{settings.backend}, batch {settings.batch}, {settings.new_tokens} new tokens, {rounds}{cache}"
     yield "Command", command
     for number, contestant in enumerate(contestants):
         notes = "; ".join(filter(None, (describe(contestant.swaa, subject.layers), contestant.note)))
@@ -73,6 +74,10 @@ def notes_on(subject: Subject, settings: Settings) -> list[str]:
         found.append(
             f"{longest:,} tokens run past the model's max_position_embeddings, {most:,}: "
             "the times hold, but what it would write there would not"
+        )
+    if settings.cache == "static":
+        found.append(
+            "a static cache is as large in windowed layers as in full ones; without FA decode they read less"
         )
     if subject.other_code:
         found.append(

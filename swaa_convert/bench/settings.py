@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("bfloat16", "float16", "float32")
+CACHES = ("dynamic", "static")
 # Without a GPU a prompt of 8k takes minutes.
 _GPU_DEFAULTS: dict[str, Any] = {"lengths": (8192, 32768, 131072), "new_tokens": 128, "dtype": "bfloat16"}
 _CPU_DEFAULTS: dict[str, Any] = {"lengths": (512, 2048), "new_tokens": 16, "dtype": "float32"}
@@ -30,6 +31,8 @@ class Settings:
         Timed runs of every variant at every length.
     device, dtype, backend:
         As torch and `attn_implementation` name them.
+    cache:
+        "dynamic", or "static", as `cache_implementation` names it: of fixed size, with compiled decode steps on a GPU.
     random_weights:
         Weights are drawn at random instead of being loaded.
     """
@@ -41,6 +44,7 @@ class Settings:
     device: str
     dtype: str
     backend: str
+    cache: str = "dynamic"
     random_weights: bool = False
 
     @property

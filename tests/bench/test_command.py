@@ -54,6 +54,14 @@ def test_the_header_says_what_ran(result: Result, qwen3_source: Path) -> None:
     assert "lean: window 8, sinks 2, 2 of 4 layers full, no FA decode" in result.stdout
 
 
+def test_a_static_cache(qwen3_source: Path) -> None:
+    result = run("bench", qwen3_source, "--recipes", RECIPES, *SIZES, "--cache", "static")
+    assert "after a warm-up, static cache" in result.stdout
+    assert "as large in windowed layers as in full" in result.stdout
+    error = refused("bench", qwen3_source, "--cache", "static", "--profile", code=2)
+    assert "leave out --cache static" in error
+
+
 def test_json_holds_every_sample(document: dict[str, Any]) -> None:
     assert [(row["variant"], row["length"]) for row in document["results"]][:4] == [
         ("full attention", 24),

@@ -46,6 +46,12 @@ def test_kv_memory_is_exact_and_shrinks_without_fa_decode(rivals: list[Contestan
     assert 2 * (42 + 9) * per_key <= lean < 2 * (42 + 9) * per_key + 2 * 1024
 
 
+def test_a_static_cache_is_whole_in_every_layer(rivals: list[Contestant]) -> None:
+    ids = random_prompts(264, 1, 24, "cpu")
+    sizes = {measure(one.model, ids, 3, "static").kv_bytes for one in rivals}
+    assert len(sizes) == 1 and sizes.pop() >= 4 * 26 * 2 * 2 * 32 * 4
+
+
 def test_a_view_counts_as_the_buffer_that_it_keeps() -> None:
     buffer = torch.zeros(100)
     layer = SimpleNamespace(
@@ -57,7 +63,8 @@ def test_a_view_counts_as_the_buffer_that_it_keeps() -> None:
 def test_variants_take_turns_after_a_warm_up(rivals: list[Contestant], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, int]] = []
 
-    def fake(model: Any, ids: Any, new_tokens: int) -> Run:
+    def fake(model: Any, ids: Any, new_tokens: int, cache: str) -> Run:
+        assert cache == "dynamic"
         calls.append((model, new_tokens))
         return Run(1.0, (0.1,) * (new_tokens - 1), 10, None)
 

@@ -21,6 +21,9 @@ def main() -> None:
         repo = zoo.repo(**RECIPE, **recipe)
         truth, stock, flash = _load(repo, "eager", torch.float32), _load(repo, "sdpa"), _load(repo, sys.argv[1])
         for kind, call in CALLS.items():
+            if kind == "packed" and sys.argv[1] == "flash_attention_4" and name != "windowed":
+                # Stock layers give flash-attn-4 a tensor for the longest sequence, where it must have a number.
+                continue
             expected = call(truth)
             found[f"{name}, {kind}"] = [_error(call(model), expected) for model in (flash, stock)]
     print(json.dumps(found))
