@@ -57,15 +57,17 @@ def test_a_small_disk(small_disk: Path, source: Path) -> None:
 def test_a_disk_that_fills_meanwhile(small_disk: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_free(monkeypatch, 10**9)
     said = refused(source, "--out", small_disk / "deep/out", "-q")
+    assert said.startswith(f"{small_disk}/deep/.out.swaa-") and ".safetensors: No space" in said
     assert said.endswith("No space left on device: nothing was written: free some space or choose another --out")
     assert os.listdir(small_disk) == []
 
 
-@pytest.mark.parametrize("place", ["/sys/swaa", "/proc/swaa", "{source}/config.json/out"])
+@pytest.mark.parametrize("place", ["/sys/swaa", "/proc/swaa", "/dev/null/swaa", "{source}/config.json/out"])
 def test_where_nobody_can_write(place: str, source: Path, tmp_path: Path) -> None:
     before = tree(tmp_path)
     said = refused(source, "--out", place.format(source=source), "-q")
     assert "nothing was written" in said or "inside the source" in said
+    assert said.endswith(("choose another folder", "choose a folder outside it"))
     assert tree(tmp_path) == before
 
 
@@ -84,7 +86,7 @@ def test_a_limit_on_file_sizes(source: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(source), "--out", str(tmp_path / "out"), "-q"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert "File too large: nothing was written: lift the limit" in result.stderr
+    assert "model.safetensors: File too large: nothing was written: lift the limit" in result.stderr
     assert os.listdir(tmp_path) == ["source"]
 
 
