@@ -131,11 +131,11 @@ def main() -> None:
     try:
         cli()
     except SystemExit as error:
-        if error.code in _STOPPED:
+        if isinstance(error.code, int) and error.code in _STOPPED:
             # All is cleaned up; downloads that other threads are in would be waited for.
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(int(error.code))
+            os._exit(error.code)
         raise
 
 

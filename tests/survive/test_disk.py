@@ -1,5 +1,6 @@
 """Full disks, read-only targets and limits: one line, and nothing is left behind."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from swaa_convert.copying import copy_file
 from tests.support.command import refused, run, tree
 
 Usage = namedtuple("Usage", "total used free")
@@ -109,3 +111,21 @@ def test_other_commands_on_an_unreadable_folder(
     assert run(source, "--out", tmp_path / "out", "-q").exit_code == 0
     monkeypatch.setattr(Path, "read_bytes", fail)
     assert "Permission denied" in refused(command, tmp_path / "out")
+
+
+def test_a_folder_that_may_not_be_listed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    assert refused(source, "--out", tmp_path / "out", "-q").startswith(f"{source}: Permission denied: nothing was")
+
+
+def test_a_disk_that_fails_while_it_is_read(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "copy_file_range", fail, raising=False)
+    monkeypatch.setattr(os, "read", fail)
+    with pytest.raises(OSError, match=r"Input/output error: '.*tokenizer.json'"):
+        copy_file(source / "tokenizer.json", tmp_path / "copy", lambda count: None)
