@@ -35,8 +35,10 @@ _VERSIONS = (
     *("transformers", "tokenizers", "torch", "triton", "flash-attn", "flash-attn-4", "accelerate", "safetensors"),
     *("peft", "huggingface_hub", "hf_xet", "click", "matplotlib"),
 )
-# Exit statuses of Ctrl-C and of being terminated.
-_STOPPED = (130, 128 + signal.SIGTERM)
+# What ends a process from outside: a terminal or a connection that closes too, where the system has that.
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Exit statuses of Ctrl-C and of being ended.
+_STOPPED = (130, *(128 + number for number in _ENDING))
 _EPILOG = """\
 \b
 Examples:
@@ -121,16 +123,19 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point; being terminated cleans up as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in _ENDING:
+        # nohup has a process ignore SIGHUP.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminated)
     outlive_readers()
     try:
         cli()
     except SystemExit as error:
-        if error.code in _STOPPED:
+        if isinstance(error.code, int) and error.code in _STOPPED:
             # All is cleaned up; downloads that other threads are in would be waited for.
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(int(error.code))
+            os._exit(error.code)
         raise
 
 

@@ -4,9 +4,11 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 from swaa_convert.errors import SwaaError
+from swaa_convert.system_errors import naming
 
 try:
     import fcntl
@@ -14,8 +16,6 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 _CHUNK = 64 * 1024**2
-# Where the kernel cannot copy between these two files; reading and writing always can.
-_NOT_HERE = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 # FICLONE of linux/fs.h.
 _CLONE = 0x40049409
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -26,7 +26,7 @@ Advance = Callable[[int], None]
 def copy_file(source: Path, target: Path, advance: Advance) -> None:
     """Copy the bytes of `source` to the new file `target`, telling `advance` how many were written."""
     with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
-        while count := _copy_chunk(reader.fileno(), writer.fileno()):
+        while count := _copy_chunk(reader, writer):
             advance(count)
 
 
@@ -59,16 +59,16 @@ def link_file(source: Path, target: Path) -> None:
 
 def write_file(target: Path, data: bytes) -> None:
     """Write a small new file and see it to the disk."""
-    with target.open("xb") as file:
+    with naming(target), target.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _copy_chunk(reader: int, writer: int) -> int:
-    """Copy the next bytes; 0 at the end. Both descriptors keep their own position."""
+def _copy_chunk(reader: FileIO, writer: FileIO) -> int:
+    """Copy the next bytes; 0 at the end. Both files keep their own position."""
     # The kernel also says 0 on file systems where it cannot: only a read that finds nothing is the end.
-    return _copy_in_kernel(reader, writer) or _copy_through_memory(reader, writer)
+    return _copy_in_kernel(reader.fileno(), writer.fileno()) or _copy_through_memory(reader, writer)
 
 
 def _copy_in_kernel(reader: int, writer: int) -> int:
@@ -76,15 +76,16 @@ def _copy_in_kernel(reader: int, writer: int) -> int:
         return 0
     try:
         return os.copy_file_range(reader, writer, _CHUNK)
-    except OSError as error:
-        if error.errno not in _NOT_HERE:
-            raise
+    except OSError:
+        # Not between these two files; or whatever else it is, reading and writing say which of the two it is about.
         return 0
 
 
-def _copy_through_memory(reader: int, writer: int) -> int:
-    data = memoryview(os.read(reader, _CHUNK // 8))
+def _copy_through_memory(reader: FileIO, writer: FileIO) -> int:
+    with naming(reader.name):
+        data = memoryview(os.read(reader.fileno(), _CHUNK // 8))
     count = len(data)
-    while data:
-        data = data[os.write(writer, data) :]
+    with naming(writer.name):
+        while data:
+            data = data[os.write(writer.fileno(), data) :]
     return count

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from swaa_convert.copying import Advance
 from swaa_convert.errors import SwaaError
+from swaa_convert.system_errors import naming
 
 try:
     import fcntl
@@ -65,7 +66,8 @@ class HashedFile:
         """Append `count` bytes of an open file, from `start` on."""
         reader.seek(start)
         while count:
-            got = reader.readinto(self._room[:count])
+            with naming(reader.name):
+                got = reader.readinto(self._room[:count])
             if not got:
                 raise SwaaError(f"{reader.name!s} ended while it was read: fetch the source again")
             self._took(got)
@@ -75,7 +77,8 @@ class HashedFile:
         """See everything written and hashed, and the file to the disk."""
         self._send()
         self._settle()
-        os.fsync(self._file.fileno())
+        with naming(self._file.name):
+            os.fsync(self._file.fileno())
 
     @property
     def _room(self) -> memoryview:
@@ -112,6 +115,7 @@ def _write(file: FileIO, data: memoryview) -> None:
         except OSError as error:
             # The end of a file is no whole block, and some file systems want more than others.
             if error.errno != errno.EINVAL or not _set_direct(file, on=False):
+                error.filename = error.filename or file.name
                 raise
 
 

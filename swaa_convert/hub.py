@@ -76,7 +76,10 @@ def _cached(repo_id: str, revision: str | None, first: str) -> LocalSource:
     except Exception as error:
         pinned = f" at {revision}" if revision else ""
         away = "offline mode is on" if offline else "the Hub cannot be reached"
-        raise SwaaError(f"{repo_id}{pinned} is no local folder, {away} and the Hub's cache has no copy") from error
+        raise SwaaError(
+            f"{repo_id}{pinned} is no local folder, {away} and the Hub's cache has no copy: "
+            "check the name and the connection"
+        ) from error
     return local_source(Path(found).parent, repo_id)
 
 

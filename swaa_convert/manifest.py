@@ -98,6 +98,8 @@ def read_manifest(source: Source) -> Manifest | None:
         return None
     values = source.read_json(MANIFEST)
     if values.get("version") != VERSION:
+        if not isinstance(values.get("version"), int):
+            raise SwaaError(f"{source.name}: {MANIFEST} is not what swaa-convert writes: convert its source again")
         raise SwaaError(
             f"{source.name}: {MANIFEST} has version {values.get('version')!r}, "
             f"but swaa-convert {__version__} reads {VERSION}: install a newer swaa-convert"

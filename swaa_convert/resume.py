@@ -18,6 +18,7 @@ from swaa_convert.leftovers import left
 from swaa_convert.merge.adapter import Adapter
 from swaa_convert.progress import Progress
 from swaa_convert.source import Source
+from swaa_convert.system_errors import naming
 
 FILE = ".swaa-progress.jsonl"
 
@@ -40,11 +41,12 @@ class Journal:
     def begin(self, finished: dict[str, Finished]) -> None:
         """Start anew with what is finished already."""
         lines = [_line(key=self._key), *(_line(name=name, **vars(each)) for name, each in finished.items())]
-        self._path.write_text("".join(lines), encoding="utf-8")
+        with naming(self._path):
+            self._path.write_text("".join(lines), encoding="utf-8")
 
     def add(self, name: str, finished: Finished) -> None:
         """One more file is finished; from any thread."""
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
+        with self._lock, naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(_line(name=name, **vars(finished)))
 
 

@@ -129,7 +129,8 @@ def _list(root: Path) -> dict[str, int]:
 
 
 def _entries(root: Path) -> list[Path]:
-    return sorted([*root.glob("*"), *root.glob("additional_chat_templates/*")])
+    # Unlike a glob, this says so if the folder may not be read.
+    return sorted([*root.iterdir(), *root.glob("additional_chat_templates/*")])
 
 
 def _kind(path: Path) -> str:

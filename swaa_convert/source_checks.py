@@ -56,7 +56,7 @@ def _without_config(source: Source) -> str:
             return reason
     if any(name.endswith(".gguf") for name in source.files):
         return "holds GGUF files: give the safetensors repo that they were made from"
-    return "has no config.json, so it is no transformers checkpoint"
+    return "has no config.json, so it is no transformers checkpoint: give a folder or a Hub model that has one"
 
 
 def _adapter(source: Source) -> str:

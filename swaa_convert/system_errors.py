@@ -14,10 +14,15 @@ _WAYS_OUT = {
     errno.EACCES: "ask for access, or choose another folder",
     errno.EPERM: "ask for access, or choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "see whether it is still there, or choose another folder",
+    errno.EEXIST: "choose another folder",
     errno.ENOTDIR: "choose another folder",
+    errno.EIO: "the disk or the network drive fails: check it, or choose another",
+    errno.ESTALE: "mount the network drive again",
     errno.ELOOP: "give the folder itself",
     errno.EMFILE: "lift the limit (ulimit -n)",
 }
+_OTHERWISE = "see what is wrong with that place, or choose another"
 
 
 @contextmanager
@@ -29,9 +34,20 @@ def one_line_errors(done: str = "") -> Iterator[None]:
         raise SwaaError(describe(error, done)) from error
 
 
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Have an OSError name the file that is read or written inside: the system does so only when one is opened."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def describe(error: OSError, done: str = "") -> str:
     """The file, what is wrong, the state that things are in and the way out."""
     where = f"{error.filename}: " if error.filename else ""
     what = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
-    parts = (done, _WAYS_OUT.get(error.errno or 0, ""))
+    parts = (done, _WAYS_OUT.get(error.errno or 0, _OTHERWISE if error.errno else ""))
     return f"{where}{what}" + "".join(f": {part}" for part in parts if part)

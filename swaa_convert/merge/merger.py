@@ -10,10 +10,11 @@ from torch import Tensor
 
 from swaa_convert.errors import SwaaError
 from swaa_convert.merge.adapter import Adapter
+from swaa_convert.merge.experts import LEAST, Stack, find_stack
 from swaa_convert.merge.loaded import load_adapter
 from swaa_convert.merge.memory import return_large_blocks
 from swaa_convert.merge.model import EMBEDDINGS, empty_model, is_tied
-from swaa_convert.merge.peft_merge import Unit, merge_units
+from swaa_convert.merge.peft_merge import Unit, merge_experts, merge_units
 from swaa_convert.merge.stored import DTYPES, raw, read_tensor
 from swaa_convert.merge.targets import find_targets
 from swaa_convert.shards.layout import Shard, Slot
@@ -48,6 +49,7 @@ class Merger:
         self._model = empty_model(config)
         self._slots: dict[str, Slot] = {}
         self._unit_of: dict[str, Unit] = {}
+        self._stacks: dict[Unit, Stack] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="merge")
 
     @property
@@ -57,14 +59,15 @@ class Merger:
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest module that changes, as it is stored."""
-        return max((self._size(unit) for unit in self.units), default=0)
+        """Bytes of the largest module that is merged at once, as it is stored."""
+        return max((self._at_once(unit) for unit in self.units), default=0)
 
     def bind(self, shards: Iterable[Shard]) -> dict[str, Slot]:
         """Learn where the source's tensors are; return those that come in addition, by the one they stand behind."""
         self._slots = {slot.name: slot for shard in shards for slot in shard.slots}
         self._unit_of = {name: unit for name in self._slots if (unit := self._unit(name)) is not None}
         self._check()
+        self._stacks = self._find_stacks()
         if not self.unties or _OUTPUT in self._slots:
             return {}
         # The output embeddings take the dtype and shape of the input's, whose copy they were.
@@ -85,17 +88,24 @@ class Merger:
         allocates in passing would stay with it.
         """
         wanted = {slot.name for slot in slots}
-        merged = self._thread.submit(
-            merge_units, self._model, self._next_units(slots), self._adapters, self._read
-        ).result()
+        merged = self._thread.submit(self._merge, slots).result()
         return {name: tensor for name, tensor in merged.items() if name in wanted}
+
+    def _merge(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
+        unit = self._unit_of[slots[0].name]
+        stack = self._stacks.get(unit)
+        if stack is None:
+            return merge_units(self._model, self._next_units(slots), self._adapters, self._read)
+        wanted = [expert for slot in slots if (expert := stack.expert_of(slot.name)) is not None]
+        chosen = stack.chosen(wanted, self._experts_at_once(unit, stack))
+        return merge_experts(self._model, stack, chosen, self._adapters, self._read)
 
     def _next_units(self, slots: Sequence[Slot]) -> list[Unit]:
         units: list[Unit] = []
         size = 0
         for slot in slots:
             unit = self._unit_of.get(slot.name)
-            if unit is None or unit in units:
+            if unit is None or unit in units or unit in self._stacks:
                 continue
             size += self._size(unit)
             if units and size > _BATCH:
@@ -105,6 +115,18 @@ class Merger:
 
     def _size(self, unit: Unit) -> int:
         return sum(self._slots[name].size for path in unit for name in self._names[path])
+
+    def _at_once(self, unit: Unit) -> int:
+        size, stack = self._size(unit), self._stacks.get(unit)
+        return size if stack is None else size * self._experts_at_once(unit, stack) // stack.count
+
+    def _experts_at_once(self, unit: Unit, stack: Stack) -> int:
+        return max(LEAST, min(stack.count, _BATCH * stack.count // self._size(unit)))
+
+    def _find_stacks(self) -> dict[Unit, Stack]:
+        alone = [unit for unit in self.units if len(unit) == 1]
+        found = {unit: find_stack(self._model, unit[0], self._names[unit[0]], self._adapters) for unit in alone}
+        return {unit: stack for unit, stack in found.items() if stack is not None}
 
     def _read(self, path: str) -> dict[str, Tensor]:
         return {name: read_tensor(self._source.path_of, self._slots[name]) for name in self._stored(path)}

@@ -9,6 +9,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from torch import Tensor
 
 from swaa_convert.errors import SwaaError
+from swaa_convert.merge.experts import Stack
 from swaa_convert.merge.fused import fused, unfused
 from swaa_convert.merge.loaded import LoadedAdapter, one_line
 from swaa_convert.merge.model import EMBEDDINGS, fill, piece
@@ -42,6 +43,29 @@ def merge_units(model: Any, units: Sequence[Unit], adapters: Iterable[LoadedAdap
     _let_go(built)
     as_stored = unfused(model, _joined(state[path] for path in paths & converted)) if paths & converted else {}
     return as_stored | _joined(state[path] for path in paths - converted)
+
+
+def merge_experts(
+    model: Any, stack: Stack, chosen: Sequence[int], adapters: Iterable[LoadedAdapter], read: Read
+) -> dict[str, Tensor]:
+    """The tensors of a few experts of a stack, merged, named and shaped as they are stored.
+
+    Parameters
+    ----------
+    chosen:
+        The numbers of the experts, at least two.
+    read:
+        Gives the tensors stored for a module `path.number`.
+    """
+    touching = [stack.adapter(adapter, chosen) for adapter in adapters if stack.path in adapter.keys]
+    few = stack.model(model, chosen)
+    numbers = {expert: number for number, expert in enumerate(chosen)}
+
+    def read_chosen(_: str) -> dict[str, Tensor]:
+        return stack.renumbered(_joined(read(f"{stack.path}.{expert}") for expert in chosen), numbers)
+
+    merged = merge_units(few, [(stack.path,)], touching, read_chosen)
+    return stack.renumbered(merged, dict(enumerate(chosen)))
 
 
 def _companions(paths: set[str], adapters: Iterable[LoadedAdapter]) -> set[str]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from swaa_convert.errors import SwaaError
 from swaa_convert.shards.layout import Slot
+from swaa_convert.system_errors import naming
 
 # What a LoRA can be merged into.
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -16,7 +17,8 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 def read_tensor(path_of: Callable[[str], Path], slot: Slot) -> Tensor:
     """One tensor of the source."""
     data = torch.empty(slot.size, dtype=torch.uint8)
-    with path_of(slot.file).open("rb", buffering=0) as file:
+    path = path_of(slot.file)
+    with naming(path), path.open("rb", buffering=0) as file:
         file.seek(slot.start)
         rest = data.numpy().data
         while rest:

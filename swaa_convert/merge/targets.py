@@ -15,6 +15,8 @@ from swaa_convert.merge.loaded import LoadedAdapter, one_line
 from swaa_convert.merge.model import EMBEDDINGS, is_tied
 
 _PREFIX = "base_model.model."
+# As many of the keys that find no place are named.
+_NAMED = 5
 
 
 def find_targets(model: Any, adapters: Sequence[LoadedAdapter], source: str) -> tuple[tuple[str, ...], ...]:
@@ -46,17 +48,18 @@ def _wrap(model: Any, adapter: LoadedAdapter) -> Any:
     wrapped = PeftModel(model, config)
     shapes = {key: torch.empty_like(tensor, device="meta") for key, tensor in adapter.tensors.items()}
     result = set_peft_model_state_dict(wrapped, shapes)
-    _refuse_rest(adapter, [_plain(key) for key in result.unexpected_keys], "holds", "has no place for it")
+    _refuse_rest(adapter, [_plain(key) for key in result.unexpected_keys], "holds", "has no place for that")
     missing = [_plain(key) for key in result.missing_keys if "lora_" in key]
-    _refuse_rest(adapter, missing, "lacks", "needs it")
+    _refuse_rest(adapter, missing, "lacks", "needs that")
     return wrapped
 
 
 def _refuse_rest(adapter: LoadedAdapter, keys: list[str], has: str, why: str) -> None:
     if keys:
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
         raise SwaaError(
-            f"{adapter.name} {has} {keys[0]}{more}, and the model under its adapter_config.json {why}: "
+            f"{adapter.name} {has} {', '.join(keys[:_NAMED])}{more}, "
+            f"and the model under its adapter_config.json {why}: "
             f"is {adapter.adapter.base or 'SOURCE'} really its base?"
         )
 

@@ -45,7 +45,10 @@ def verify(folder: Path, source: str | None, lora: tuple[str, ...], as_json: boo
     else:
         click.echo(table(verdict) if verdict.differences else fine(verdict))
     if verdict.differences:
-        raise SwaaError(f"{folder} is not what was converted ({verdict.differences} differences)")
+        count = "1 difference" if verdict.differences == 1 else f"{verdict.differences} differences"
+        raise SwaaError(
+            f"{folder} is not what was converted ({count}): convert the source again, or fetch the repo again"
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from swaa_convert.shards.plan import with_added
 from swaa_convert.source import Source
 from swaa_convert.source_checks import check_source
 from swaa_convert.verify.checks import Check, Difference
-from swaa_convert.verify.tensors import Stored, stored_tensors
+from swaa_convert.verify.tensors import Stored, repo_tensors
 from swaa_convert.weights import INDEX, find_weights
 
 _NAME = "merge"
@@ -70,7 +70,7 @@ def _differences(
     # peft and torch are imported here and not before.
     from swaa_convert.merge.merger import Merger
 
-    ours = stored_tensors(repo, quiet=quiet)
+    ours = repo_tensors(repo)
     merger = Merger(source, check_source(source)[0], adapters)
     shards = [read_shard(source.path_of(name), name) for name in find_weights(source) if name != INDEX]
     left = set(merged.tensors)

@@ -38,7 +38,9 @@ def open_converted(folder: Path) -> tuple[LocalSource, Manifest]:
     repo = local_source(folder)
     manifest = read_manifest(repo)
     if manifest is None and not is_converted(folder):
-        raise SwaaError(f"{folder} is not a converted repo: it has no {MANIFEST}")
+        raise SwaaError(
+            f"{folder} is not a converted repo: it has no {MANIFEST}: convert it with --out DIR, and verify DIR"
+        )
     if manifest is None:
         raise SwaaError(f"{folder} has no {MANIFEST}, so nothing says what it should hold: convert its source again")
     return repo, manifest

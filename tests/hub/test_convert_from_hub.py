@@ -108,5 +108,6 @@ def test_unreachable(tmp_path: Path) -> None:
     result = FakeHub({}, url="http://127.0.0.1:9").convert(tmp_path, "org/name", "--out", tmp_path / "out", "-q")
     assert (
         result.stderr
-        == "Error: org/name is no local folder, the Hub cannot be reached and the Hub's cache has no copy\n"
+        == "Error: org/name is no local folder, the Hub cannot be reached and the Hub's cache has no copy: "
+        "check the name and the connection\n"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from swaa_convert.convert import convert_checkpoint
@@ -15,7 +15,6 @@ from swaa_convert.recipe import Recipe
 from tests.merge.conftest import Make
 from tests.support.adapters import (
     EXPERTS,
-    FUSES,
     KINDS,
     QV,
     TIES,
@@ -113,21 +112,4 @@ def test_an_adapter_of_an_older_peft(source_of: Make, adapter_of: Make, tmp_path
     (adapter / "adapter_model.safetensors").unlink()
     config = json.loads((adapter / "adapter_config.json").read_text())
     write_json(adapter / "adapter_config.json", {key: config[key] for key in OLD_KEYS} | {"enable_lora": None})
-    check(source, [adapter], tmp_path)
-
-
-@pytest.mark.skipif(not FUSES, reason="before version 5, transformers fuses no experts")
-def test_an_adapter_from_before_experts_were_fused(source_of: Make, adapter_of: Make, tmp_path: Path) -> None:
-    source = source_of("qwen3_moe")
-    adapter = copied(adapter_of(source), tmp_path / "adapter")
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    targets = ["gate_proj", "up_proj", "down_proj"]
-    write_json(adapter / "adapter_config.json", {**config, "target_modules": targets})
-    tensors = {}
-    for name, weight in stored(source).items():
-        prefix = f"base_model.model.{name.removesuffix('.weight')}"
-        if ".experts." in name:
-            tensors[f"{prefix}.lora_A.weight"] = torch.randn(4, weight.shape[1])
-            tensors[f"{prefix}.lora_B.weight"] = torch.randn(weight.shape[0], 4)
-    save_file(tensors, adapter / "adapter_model.safetensors")
     check(source, [adapter], tmp_path)

@@ -1,5 +1,6 @@
 """Full disks, read-only targets and limits: one line, and nothing is left behind."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from swaa_convert.copying import copy_file
 from tests.support.command import refused, run, tree
 
 Usage = namedtuple("Usage", "total used free")
@@ -57,15 +59,17 @@ def test_a_small_disk(small_disk: Path, source: Path) -> None:
 def test_a_disk_that_fills_meanwhile(small_disk: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_free(monkeypatch, 10**9)
     said = refused(source, "--out", small_disk / "deep/out", "-q")
+    assert said.startswith(f"{small_disk}/deep/.out.swaa-") and ".safetensors: No space" in said
     assert said.endswith("No space left on device: nothing was written: free some space or choose another --out")
     assert os.listdir(small_disk) == []
 
 
-@pytest.mark.parametrize("place", ["/sys/swaa", "/proc/swaa", "{source}/config.json/out"])
+@pytest.mark.parametrize("place", ["/sys/swaa", "/proc/swaa", "/dev/null/swaa", "{source}/config.json/out"])
 def test_where_nobody_can_write(place: str, source: Path, tmp_path: Path) -> None:
     before = tree(tmp_path)
     said = refused(source, "--out", place.format(source=source), "-q")
     assert "nothing was written" in said or "inside the source" in said
+    assert said.endswith(("choose another folder", "choose a folder outside it"))
     assert tree(tmp_path) == before
 
 
@@ -84,7 +88,7 @@ def test_a_limit_on_file_sizes(source: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(source), "--out", str(tmp_path / "out"), "-q"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert "File too large: nothing was written: lift the limit" in result.stderr
+    assert "model.safetensors: File too large: nothing was written: lift the limit" in result.stderr
     assert os.listdir(tmp_path) == ["source"]
 
 
@@ -107,3 +111,21 @@ def test_other_commands_on_an_unreadable_folder(
     assert run(source, "--out", tmp_path / "out", "-q").exit_code == 0
     monkeypatch.setattr(Path, "read_bytes", fail)
     assert "Permission denied" in refused(command, tmp_path / "out")
+
+
+def test_a_folder_that_may_not_be_listed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    assert refused(source, "--out", tmp_path / "out", "-q").startswith(f"{source}: Permission denied: nothing was")
+
+
+def test_a_disk_that_fails_while_it_is_read(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "copy_file_range", fail, raising=False)
+    monkeypatch.setattr(os, "read", fail)
+    with pytest.raises(OSError, match=r"Input/output error: '.*tokenizer.json'"):
+        copy_file(source / "tokenizer.json", tmp_path / "copy", lambda count: None)

@@ -67,6 +67,7 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 DAMAGED: list[tuple[dict[str, Any], str]] = [
     ({"version": 2}, "install a newer swaa-convert"),
+    ({"version": None}, "is not what swaa-convert writes"),
     ({"files": []}, "is damaged"),
     ({"files": {"a": 3}}, "is damaged"),
     ({"files": {"a": entry(size=-1)}}, "no size and SHA-256 of 'a'"),
