@@ -55,7 +55,7 @@ REASONS = {
     "Emu3ForCausalLM": "it reads more than text",
     "GPT2LMHeadModel": "built in another way than Llama's",
     "LlavaForConditionalGeneration": "is a LlavaForConditionalGeneration, which is not a language model alone",
-    "MineForCausalLM": "is a MineForCausalLM; supported are Apertus1p5TextForCausalLM, ApertusForCausalLM, ",
+    "MineForCausalLM": "is a MineForCausalLM; supported are (each with ForCausalLM) Apertus, Apertus1p5Text, ",
 }
 
 
