@@ -57,5 +57,5 @@ def why_not(architecture: str) -> str:
             return f", which can't be adapted: {reason}"
     if architecture.endswith("ForConditionalGeneration"):
         return ", which is not a language model alone: give a text-only checkpoint (XxxForCausalLM)"
-    names = sorted(family.architecture.removesuffix("ForCausalLM") for family in families())
-    return f"; supported are (each with ForCausalLM) {', '.join(names)}"
+    supported = sorted(family.architecture.removesuffix("ForCausalLM") for family in families())
+    return f"; supported are (each with ForCausalLM) {', '.join(supported)}"
