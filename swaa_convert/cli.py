@@ -26,7 +26,7 @@ _COMMANDS = {
     ),
     "card": ("swaa_convert.card_command:card", "Write a converted repo's model card anew, with what was measured."),
     "push-to-hub": ("swaa_convert.publish.command:push_to_hub", "Push a converted repo to the Hub."),
-    "recipes": ("swaa_convert.recipes_command:recipes", "List the presets, or print one."),
+    "recipes": ("swaa_convert.recipes_command:recipes", "List, print and import recipes."),
     "bench": ("swaa_convert.bench.command:bench", "Time a converted model beside full attention, on this machine."),
     "demo": ("swaa_convert.demo.command:demo", "Measure recipes on a small trained model."),
 }

@@ -9,6 +9,7 @@ _COUNTS = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_siz
 _COUNTS_OR_NONE = (
     *("num_key_value_heads", "head_dim", "max_position_embeddings", "original_max_position_embeddings"),
     *("num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step"),
+    "output_vocab_size",
 )
 _NUMBERS = (
     *("rms_norm_eps", "layer_norm_eps", "norm_epsilon", "rope_theta", "partial_rotary_factor", "initializer_range"),

@@ -44,7 +44,7 @@ def list_recipes() -> None:
     _print_table()
 
 
-@recipes.command(epilog=_SHOW_EPILOG)
+@recipes.command(epilog=_SHOW_EPILOG, short_help="Print a preset's YAML.")
 @click.argument("name")
 def show(name: str) -> None:
     """Print a preset's YAML, which is a starting point for a recipe file."""
@@ -54,7 +54,7 @@ def show(name: str) -> None:
         raise SwaaUsageError(error.message) from error
 
 
-@recipes.command("import", epilog=_IMPORT_EPILOG)
+@recipes.command("import", epilog=_IMPORT_EPILOG, short_help="Read settings of the paper's reference code as recipes.")
 @click.argument("settings", metavar="SETTINGS.json", type=click.Path(path_type=Path))
 @click.option("--out", "-o", metavar="DIR", type=click.Path(path_type=Path), help="Write one recipe per entry there.")
 @click.option("--entry", metavar="N", type=click.IntRange(1), help="Only the Nth entry, counted from 1.")

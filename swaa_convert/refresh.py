@@ -11,6 +11,7 @@ from swaa_convert import __version__
 from swaa_convert.copying import copy_file, write_file
 from swaa_convert.embedded_code import CodeChanges, code_changes, code_names, family_of, shipped_code
 from swaa_convert.errors import SwaaError, SwaaUsageError
+from swaa_convert.foreign_code import foreign_code
 from swaa_convert.inspect.repo import ConvertedRepo, repo_of
 from swaa_convert.leftovers import sweep
 from swaa_convert.manifest import MANIFEST, FileEntry, dump_manifest
@@ -84,6 +85,7 @@ def refresh_code(
 def _plan(source: Source, repo: ConvertedRepo, target: Path) -> tuple[dict[str, bytes], Refreshed]:
     """The files to write, code and manifest, and what will be said of them."""
     family = family_of(source.name, repo.config)
+    _refuse_foreign(source)
     files = shipped_code(family)
     changes = code_changes(source, family)
     if repo.manifest is not None:
@@ -91,6 +93,13 @@ def _plan(source: Source, repo: ConvertedRepo, target: Path) -> tuple[dict[str, 
         code = {name: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()}
         files[MANIFEST] = dump_manifest(replace(repo.manifest, files=kept | code, code=__version__))
     return files, Refreshed(target, changes, repo.code_version, repo.manifest is not None)
+
+
+def _refuse_foreign(source: Source) -> None:
+    """Nothing that transformers would run stays beside the new code; what lies there unnamed, it leaves alone."""
+    for name, what in foreign_code(source):
+        if "/" in name or not name.endswith(".py"):
+            raise SwaaError(f"{source.name}: {name} {what}: take that away first, or convert its source again")
 
 
 def _in_place(source: Source, files: dict[str, bytes], result: Refreshed, *, check: bool) -> Refreshed:

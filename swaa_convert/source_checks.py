@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 from swaa_convert.config_checks import check_config
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family, families
+from swaa_convert.foreign_code import named_code
 from swaa_convert.full_attention import check_full_attention
 from swaa_convert.source import Source
 from swaa_convert.unsupported import why_not
@@ -108,6 +109,9 @@ def _refuse_remote_tokenizer(source: Source) -> None:
             f"{source.name} has a remote-code tokenizer (auto_map in {name}), which is never run: "
             "save a stock tokenizer into a copy of it first"
         )
+    for name in sorted(source.files):
+        for key in named_code(source, name) if name.endswith("config.json") and "/" not in name else ():
+            raise SwaaError(f"{source.name}: {name} names code to be run ({key}): take that out of a copy of it first")
 
 
 def _family(source: Source, config: dict[str, Any]) -> Family:

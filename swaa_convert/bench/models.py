@@ -33,6 +33,7 @@ _SMALL: dict[str, Any] = {
     "num_key_value_heads": 1,
     "head_dim": 2,
     "vocab_size": 1,
+    "output_vocab_size": None,
     "bos_token_id": None,
     "eos_token_id": None,
     "pad_token_id": None,

@@ -1,5 +1,6 @@
 """What goes wrong while pushing, in one line each, and what is worth trying again."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +15,18 @@ BUSY = (408, 429, 500, 502, 503, 504)
 TRIES = 5
 # Seconds; the Hub's rate limits are counted over five minutes.
 _LONGEST_WAIT = 300.0
+# hf_xet says it in words.
+_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 AGAIN = "run the command again, it goes on where it was"
 
 
 def status_of(error: BaseException | None) -> int | None:
     """The HTTP status that an error of the client stands for."""
     found = getattr(getattr(error, "response", None), "status_code", None)
-    return found if isinstance(found, int) else None
+    if isinstance(found, int):
+        return found
+    said = _STATUS.search(str(error))
+    return int(said[1]) if said else None
 
 
 def patiently(call: Callable[[], _T], *, statuses: tuple[int, ...] = BUSY, lost: bool = True, tries: int = TRIES) -> _T:
@@ -70,6 +76,8 @@ def _said(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if "metadata" in text.casefold() and "README" in text:
         return f"the Hub does not take the card ({text[:300]}): mend the source's README.md and convert again"
+    if status_of(error) == 404 and "xet-write-token" in text:
+        return "this Hub has no xet storage: set HF_HUB_DISABLE_XET=1"
     cause: BaseException | None = error
     while cause is not None:
         # The client wraps what happened to a file in a RuntimeError.

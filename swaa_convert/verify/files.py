@@ -9,6 +9,7 @@ from swaa_convert.copying import Advance
 from swaa_convert.embedded_code import code_changes, family_of
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family
+from swaa_convert.foreign_code import foreign_code
 from swaa_convert.hashing import Hasher
 from swaa_convert.manifest import MANIFEST, Manifest
 from swaa_convert.source import LocalSource
@@ -16,14 +17,18 @@ from swaa_convert.verify.checks import Check, Difference
 
 
 def check_files(repo: LocalSource, manifest: Manifest, advance: Advance) -> Check:
-    """Size and SHA-256 of each file, and that there are no others.
+    """Size and SHA-256 of each file, that there are no others, and that none is or names code of somebody else.
 
     Files and folders whose names begin with a dot are the Hub's or git's: nothing that a model is loaded from.
     """
     found = [*_listed(repo, manifest, advance)]
     found += [Difference(name, f"is not in {MANIFEST}") for name in _all_files(repo.root) if name not in manifest.files]
+    # A manifest proves nothing here: who adds code can add it to the manifest.
+    foreign = dict(foreign_code(repo))
+    found = [difference for difference in found if difference.thing not in foreign]
+    found += [Difference(name, what) for name, what in foreign.items()]
     found.sort(key=lambda difference: difference.thing)
-    said = f"{len(found)} differ from {MANIFEST}" if found else f"{len(manifest.files)} files as in {MANIFEST}"
+    said = f"{len(found)} differences" if found else f"{len(manifest.files)} files as in {MANIFEST}"
     return Check("files", said, tuple(found))
 
 

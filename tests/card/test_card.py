@@ -1,6 +1,7 @@
 """The model card: whole cards as snapshots, and the promises that they keep."""
 
 import re
+import textwrap
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ def test_nothing_is_left_unfilled(name: str) -> None:
     text = CARDS[name]()
     assert not re.search(r"\{%|%\}|\{#|None(?! of the)|True,|\n\n\n", text.replace("trust_remote_code=True", ""))
     assert text.endswith("```\n")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_first_screen_says_what_it_is_and_how_to_load_it(name: str) -> None:
+    """Forty lines."""
+    shown = re.sub(r"\]\(\S+\)", "", CARDS[name]().split("---\n", 2)[2]).strip()
+    lines = [part for line in shown.splitlines() for part in textwrap.wrap(line, 120) or [""]][:40]
+    for said in ("from_pretrained(repo", "  prompt  ", "attention", "window: ", "tuned: "):
+        assert [line for line in lines if said in line], said
 
 
 def test_metadata_of_a_hub_source() -> None:
@@ -114,7 +124,9 @@ def test_the_recipe_is_yaml_that_makes_the_same_recipe() -> None:
 
 
 def test_the_command_names_the_commit() -> None:
-    assert f"swaa-convert Qwen/Qwen3-4B --revision {COMMIT} --recipe" in card("Qwen/Qwen3-4B", QWEN_4B, Recipe())
+    assert f"swaa-convert Qwen/Qwen3-4B --revision {COMMIT} \\\n    --recipe" in card(
+        "Qwen/Qwen3-4B", QWEN_4B, Recipe()
+    )
 
 
 def test_the_loading_code_of_a_real_repo_runs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from swaa_convert import source_checks
 from swaa_convert.families import families, transformers_for
@@ -46,9 +47,15 @@ REASONS = {
     "MixtralForCausalLM": "its experts need code of their own",
     "NemotronForCausalLM": "pass nothing on to their attention",
     "BloomForCausalLM": "an attention of its own",
+    "DoryForCausalLM": "it runs some of its layers several times for each token",
+    "DogeForCausalLM": "it chooses by itself what each token sees",
+    "BertLMHeadModel": "it is an encoder that was given a language model's head",
+    "XLMWithLMHeadModel": "an attention of its own",
+    "BartForCausalLM": "it is one half of an encoder-decoder",
+    "Emu3ForCausalLM": "it reads more than text",
     "GPT2LMHeadModel": "built in another way than Llama's",
     "LlavaForConditionalGeneration": "is a LlavaForConditionalGeneration, which is not a language model alone",
-    "MineForCausalLM": "is a MineForCausalLM; supported are ApertusForCausalLM, ArceeForCausalLM, ",
+    "MineForCausalLM": "is a MineForCausalLM; supported are (each with ForCausalLM) Apertus, Apertus1p5Text, ",
 }
 
 
@@ -71,13 +78,19 @@ def test_the_reason_is_said(architecture: str, source: Path) -> None:
     refuses(source, config(architectures=[architecture]), f"is a {architecture}", REASONS[architecture])
 
 
+def test_every_decoder_of_this_transformers_is_supported_or_has_a_reason() -> None:
+    known = {family.architecture for family in families()}
+    there = {name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() if isinstance(name, str)}
+    assert [name for name in sorted(there - known) if "supported are" in why_not(name)] == []
+
+
 def test_no_supported_family_has_a_reason() -> None:
     assert [family.architecture for family in families() if "supported are" not in why_not(family.architecture)] == []
 
 
 @pytest.mark.parametrize(
     ("family", "needs"),
-    [("ministral3", ">=5.4"), ("apertus", ">=5.3"), ("hunyuan_v1_dense", "!=5.0.0")],
+    [("ministral3", ">=5.4"), ("apertus", ">=5.3"), ("persimmon", ">=5.3"), ("hunyuan_v1_dense", "!=5.0.0")],
 )
 def test_a_transformers_without_the_family(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, needs: str

@@ -32,6 +32,11 @@ CASES: dict[str, tuple[Change, str]] = {
         write("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["tokenization_mine.Mine", None]}}),
         "has a remote-code tokenizer (auto_map in tokenizer_config.json), which is never run",
     ),
+    "processor": (
+        write("processor_config.json", {"auto_map": {"AutoProcessor": "modeling_mine.Mine"}}),
+        "processor_config.json names code to be run (auto_map)",
+    ),
+    "pipeline": (config(custom_pipelines={"x": {"impl": "modeling_mine.Mine"}}), "code to be run (custom_pipelines)"),
     "unknown architecture": (config(architectures=["MineForCausalLM"]), "is a MineForCausalLM; supported are"),
     "kernel": (config(attn_implementation="evil/kernels"), "code from elsewhere is never run"),
 }

@@ -11,18 +11,18 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 class Layout:
     """Where a family departs from Llama.
 
-    fused: query, key and value are one matrix.
+    fused: the one matrix that holds query, key and value.
     output: the attention's last matrix.
     mlp: its matrices: the first ones take the hidden size, the last one gives it; `gate_up_proj` is two in one.
     biased: matrices that have a bias.
     head_norms: norms of queries and keys, by name: over a head, over all heads, or of each head ("each").
     norms: a layer's own.
     final: the norm after the last layer, where it has weights.
-    norm_bias: norms have a bias.
+    norm_bias: norms have a bias, those of queries and keys too.
     more: other tensors of a layer.
     """
 
-    fused: bool = False
+    fused: str | None = None
     output: str = "o_proj"
     mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     biased: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ LAYOUTS: dict[str, Layout] = {
     "qwen3": Layout(head_norms=_QK_NORM),
     "qwen3_moe": Layout(head_norms=_QK_NORM),
     "qwen2": Layout(biased=_QKV),
-    "phi3": Layout(fused=True, mlp=_FUSED_MLP),
+    "phi3": Layout(fused="qkv_proj", mlp=_FUSED_MLP),
     "olmo": Layout(norms=(), final=None),
     "olmo2": Layout(head_norms=_QK_NORM, norms_over="all", norms=_POST_NORMS),
     "cohere": Layout(head_norms=_QK_NORM, norms_over="each", norms=("input_layernorm",)),
@@ -58,6 +58,22 @@ LAYOUTS: dict[str, Layout] = {
     "exaone4": Layout(head_norms=_QK_NORM, norms=_POST_NORMS),
     "apertus": Layout(
         mlp=_PLAIN_MLP, head_norms=_QK_NORM, norms=("attention_layernorm", "feedforward_layernorm"), more=_XIELU
+    ),
+    "apertus1p5_text": Layout(
+        mlp=_PLAIN_MLP, head_norms=_QK_NORM, norms=("attention_layernorm", "feedforward_layernorm"), more=_XIELU
+    ),
+    "bitnet": Layout(more={"self_attn.attn_sub_norm.weight": (64,), "mlp.ffn_sub_norm.weight": (96,)}),
+    "hyperclovax": Layout(norms=(*Layout.norms, "post_norm1", "post_norm2")),
+    "jais2": Layout(mlp=_PLAIN_MLP, biased=(*_QKV, "o_proj", *_PLAIN_MLP), norm_bias=True),
+    "nanochat": Layout(mlp=("fc1", "fc2"), norms=(), final=None),
+    "persimmon": Layout(
+        fused="query_key_value",
+        output="dense",
+        mlp=("dense_h_to_4h", "dense_4h_to_h"),
+        biased=("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
+        head_norms=("q_layernorm", "k_layernorm"),
+        final="final_layernorm",
+        norm_bias=True,
     ),
     "phi": Layout(
         output="dense",
@@ -101,8 +117,8 @@ def _attention(config: dict[str, Any], layout: Layout) -> Shapes:
     kv_heads = config.get("num_key_value_heads") or heads
     head = config.get("head_dim") or hidden // heads
     query, key = heads * head, kv_heads * head
-    if layout.fused:
-        yield from matrix_shapes("self_attn.qkv_proj", query + 2 * key, hidden, layout)
+    if layout.fused is not None:
+        yield from matrix_shapes(f"self_attn.{layout.fused}", query + 2 * key, hidden, layout)
     else:
         for name, width in zip(_QKV, (query, key, key), strict=True):
             yield from matrix_shapes(f"self_attn.{name}", width, hidden, layout)
@@ -110,6 +126,8 @@ def _attention(config: dict[str, Any], layout: Layout) -> Shapes:
     for name, count in zip(layout.head_norms or (), (heads, kv_heads), strict=False):
         over = {"head": (head,), "all": (count * head,), "each": (count, head)}[layout.norms_over]
         yield f"self_attn.{name}.weight", over
+        if layout.norm_bias:
+            yield f"self_attn.{name}.bias", over
 
 
 def _mlp(config: dict[str, Any], layout: Layout) -> Shapes:

@@ -40,7 +40,8 @@ BASE: dict[str, Any] = {
 }
 # What published Qwen configs carry although every layer attends fully.
 QWEN = {"use_sliding_window": False, "sliding_window": None, "max_window_layers": 4}
-HEAD_NORMS = ("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")
+HEAD_NORMS = tuple(f"{name}.weight" for name in ("q_norm", "k_norm", "query_layernorm", "key_layernorm"))
+HEAD_NORMS += ("q_layernorm.weight", "k_layernorm.weight")
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 32, "attention_bias": False, **QWEN},
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], **QWEN},
@@ -109,7 +110,7 @@ def weight_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]
     if layout.final is not None:
         yield from norm_shapes(f"model.{layout.final}", config, layout)
     if not config["tie_word_embeddings"]:
-        yield from matrix_shapes("lm_head", vocab, hidden, layout)
+        yield from matrix_shapes("lm_head", config.get("output_vocab_size") or vocab, hidden, layout)
 
 
 def write_weights(path: Path, weights: dict[str, torch.Tensor], *, shards: int = 1) -> None:
@@ -136,7 +137,7 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> to
     noise = torch.randn(shape, generator=generator)
     if name.endswith(HEAD_NORMS):
         return 2.0 + 0.1 * noise
-    if name.endswith("norm.weight"):
+    if name.endswith(("norm.weight", "norm1.weight", "norm2.weight")):
         return 1.0 + 0.1 * noise
     if name.endswith(("embed_tokens.weight", "bias")):
         return 0.3 * noise

@@ -142,7 +142,7 @@ def test_refused(stale: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_type": "swaa_persimmon"}, "model_type in config.json is 'swaa_persimmon'"),
+        ({"model_type": "swaa_falcon"}, "model_type in config.json is 'swaa_falcon'"),
         ({"auto_map": {"AutoModelForCausalLM": "me/q3--modeling_swaa_qwen3.SwaaQwen3ForCausalLM"}}, "auto_map"),
         ({"auto_map": {}}, "auto_map"),
         ({"swaa_config": {"version": 9, "sliding_window_size": 4}}, "config.json"),

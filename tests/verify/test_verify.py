@@ -85,7 +85,7 @@ CHANGES: list[tuple[Callable[[Path], object], str, str]] = [
         "byte",
     ),
     (flip_a_bit, SHARD, "has other content (SHA-256)"),
-    (lambda repo: (repo / "extra.py").write_text("x"), "extra.py", f"is not in {MANIFEST}"),
+    (lambda repo: (repo / "extra.py").write_text("x"), "extra.py", "is code that no conversion writes"),
     (lambda repo: make_source(repo / "deep", "llama"), "deep/model.safetensors", f"is not in {MANIFEST}"),
     (lambda repo: shutil.move(repo / "config.json", repo / "deep.json"), "config.json", "is missing"),
     (lambda repo: (repo / SHARD).rename(repo / LAST), SHARD, "is missing"),

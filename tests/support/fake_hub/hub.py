@@ -57,7 +57,7 @@ class FakeHub:
 
     In the middle of every file whose name ends with one of `breaks` the connection breaks, as soon as `released`.
     Large files are taken in parts of `part_size` bytes, if it says so; between parts of what it reads and sends, a
-    slow Hub waits `pause` seconds.
+    slow Hub waits `pause` seconds. `xet`: whether it offers xet storage; None: and the client uses none.
     """
 
     models: dict[str, Path | Repo]
@@ -72,6 +72,8 @@ class FakeHub:
     objects: dict[str, bytes] = field(default_factory=dict)
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     part_size: int | None = None
+    xet: bool | None = None
+    xorbs: dict[str, list[bytes]] = field(default_factory=dict)
     pause: float = 0
 
     def repo(self, name: str) -> Repo | None:
@@ -119,7 +121,8 @@ class FakeHub:
         env |= {
             "HF_HOME": str(home),
             "HF_ENDPOINT": self.url,
-            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_XET": "1" if self.xet is None else "0",
+            "HF_XET_XORB_COMPRESSION_POLICY": "none",
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
         return env | ({"HF_HUB_OFFLINE": "1"} if offline else {}) | ({"HF_TOKEN": token} if token else {})

@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from tests.support.fake_hub import cas
 from tests.support.fake_hub.repo import Repo, blob_id, info, listing, sha256
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ def answer(ask: "Handler") -> None:
             return ask.send(status, b"{}", headers)
     if path == "/api/whoami-v2":
         return ask.reply(ask.account) if ask.account else ask.refuse(401, message="Invalid username or password.")
+    if path.startswith(f"/{cas.PREFIX}/"):
+        # No chunk is known already.
+        return ask.refuse(404)
     if path.startswith("/cdn/"):
         return ask.send(200, ask.hub.objects[path.split("/")[2]], {"Accept-Ranges": "bytes"})
     match = re.match(r"/api/models/([^/]+/[^/]+)(?:/|$)|/([^/]+/[^/]+)/resolve/", path)
@@ -36,6 +40,8 @@ def _api(ask: "Handler", name: str, repo: Repo, rest: list[str]) -> None:
         return ask.reply({**_refs(repo), "converts": []})
     if rest[:1] == ["auth-check"]:
         return ask.reply({})
+    if rest[:1] == ["xet-write-token"]:
+        return cas.token(ask) if ask.hub.xet else ask.refuse(404)
     commit = repo.resolve(rest[1] if len(rest) > 1 else "main")
     if commit is None:
         return ask.refuse(404, "RevisionNotFound")

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from tests.support.fake_hub import cas
 from tests.support.fake_hub.repo import Repo, blob_id, sha256
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 def answer(ask: "Handler") -> None:
     if ask.parts[0] == "storage":
         return _store(ask, *ask.parts[1:])
+    if ask.parts[0] == cas.PREFIX:
+        return cas.answer(ask)
     who = ask.account
     if who is None:
         return ask.refuse(401, message="Invalid credentials in Authorization header")
@@ -72,7 +75,10 @@ def _preupload(ask: "Handler", name: str, repo: Repo, revision: str) -> None:
 
 
 def _batch(ask: "Handler") -> None:
-    objects = [_upload(ask, one["oid"], one["size"]) for one in ask.json()["objects"]]
+    asked = ask.json()
+    if ask.hub.xet and "xet" in asked["transfers"]:
+        return ask.reply({"transfer": "xet", "objects": [{**one, "actions": {}} for one in asked["objects"]]})
+    objects = [_upload(ask, one["oid"], one["size"]) for one in asked["objects"]]
     ask.reply({"transfer": "basic" if ask.hub.part_size is None else "multipart", "objects": objects})
 
 

@@ -1,0 +1,61 @@
+"""Code of somebody else in a repo whose manifest was brought up to date with it: trust_remote_code would run it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import refused, run, tree
+from tests.verify.test_verify import differences, sign_again
+
+CODE = b"raise SystemExit\n"
+ELSEWHERE = {"auto_map": {"AutoTokenizer": ["evil/repo--mine.Mine", None]}}
+CASES: dict[str, tuple[str, dict[str, Any] | bytes, str]] = {
+    "module": ("mine.py", CODE, "is code that no conversion writes"),
+    "generation": ("custom_generate/generate.py", CODE, "is code that no conversion writes"),
+    "tokenizer": ("tokenizer_config.json", ELSEWHERE, "names code to be run (auto_map)"),
+    "processor": ("processor_config.json", ELSEWHERE, "names code to be run (auto_map)"),
+    "pipeline": ("config.json", {"custom_pipelines": {"x": {"impl": "evil/repo--mine.Mine"}}}, "(custom_pipelines)"),
+    "kernel": ("config.json", {"attn_implementation": "evil/kernels"}, "names code to be run (attn_implementation)"),
+}
+
+
+def put(repo: Path, name: str, content: dict[str, Any] | bytes) -> None:
+    """Write a file, or add to a JSON file, and sign it."""
+    path = repo / name
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(content, dict):
+        content = json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **content}).encode()
+    path.write_bytes(content)
+    sign_again(repo)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_verify_names_it(case: str, repo: Path) -> None:
+    name, content, said = CASES[case]
+    put(repo, name, content)
+    assert said in differences(repo, "files")[name]
+
+
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"module"}))
+def test_refresh_code_does_not_keep_it(case: str, repo: Path) -> None:
+    name, content, said = CASES[case]
+    put(repo, name, content)
+    before = tree(repo)
+    line = refused("refresh-code", repo)
+    assert name in line and said in line and tree(repo) == before
+
+
+def test_refresh_code_leaves_what_nothing_runs(repo: Path) -> None:
+    put(repo, "handler.py", CODE)
+    assert run("refresh-code", repo).exit_code == 0 and (repo / "handler.py").read_bytes() == CODE
+
+
+def test_nor_is_it_pushed(repo: Path) -> None:
+    from swaa_convert.errors import SwaaError
+    from swaa_convert.publish.local import verified
+
+    put(repo, "mine.py", CODE)
+    with pytest.raises(SwaaError, match="mine.py is code that no conversion writes"):
+        verified(repo, lambda count: None)
