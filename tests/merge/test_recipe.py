@@ -108,7 +108,7 @@ def test_the_repo_says_what_was_merged(source_of: Make, adapter: Path, tmp_path:
     run(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--recipe", "balanced-lora")
     card = (tmp_path / "out/README.md").read_text()
     assert "Merged into the source's weights, by peft, is the LoRA adapter `adapter`." in card
-    assert "--lora adapter --recipe" in card and "byte for byte, and which tokens" in card
+    assert "--lora adapter \\\n    --recipe" in card and "byte for byte, and which tokens" in card
     (named,) = yaml.safe_load((tmp_path / "out/swaa_recipe.yaml").read_text())["lora"]
     assert named["name"] == "adapter" and len(named["sha256"]) == 64
     manifest = json.loads((tmp_path / "out/swaa_manifest.json").read_text())
