@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import vllm
 from vllm.config import VllmConfig
 from vllm.model_executor.models import ModelRegistry
 
@@ -28,7 +29,10 @@ def _model_class(family: Family) -> type[Any]:
 
     def init(self: Any, *, vllm_config: VllmConfig, prefix: str = "", **kwargs: Any) -> None:
         # Not at the top: vLLM also imports this file to learn of the class, where no device may be touched.
-        from swaa_convert.vllm.layers import put_swaa_into
+        try:
+            from swaa_convert.vllm.layers import put_swaa_into
+        except ImportError as error:
+            raise ImportError(f"swaa-convert serves with vLLM 0.26 or newer, this is {vllm.__version__}: {error}") from error
 
         stock.__init__(self, vllm_config=vllm_config, prefix=prefix, **kwargs)
         put_swaa_into(self, vllm_config)

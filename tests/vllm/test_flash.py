@@ -93,8 +93,9 @@ class _Batch:
 
 def _vllm_config(fa_decode: bool) -> Any:
     """Of an engine with full graphs for decode batches of up to 8."""
-    from swaa_convert.vllm.layers import LayerRule
     from swaa_convert.vllm.shipped.swaa_mask import Rule
+
+    from swaa_convert.vllm.layers import LayerRule
 
     layer = SimpleNamespace(swaa=LayerRule(Rule(48, 5, fa_decode), 0, not fa_decode))
     graphs = SimpleNamespace(has_full_cudagraphs=lambda: True)
@@ -103,5 +104,6 @@ def _vllm_config(fa_decode: bool) -> Any:
             static_forward_context={"layer": layer}, cudagraph_mode=graphs, max_cudagraph_capture_size=8
         ),
         scheduler_config=SimpleNamespace(max_num_seqs=8, max_num_batched_tokens=64),
+        model_config=SimpleNamespace(rswa_window=2**30),
         attention_config=SimpleNamespace(flash_attn_max_num_splits_for_cuda_graph=32),
     )
