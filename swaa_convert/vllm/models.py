@@ -35,7 +35,7 @@ def _model_class(family: Family) -> type[Any]:
         except ImportError as error:
             raise ImportError(f"SWAA is served with vLLM 0.26 or newer, not {vllm.__version__}: {error}") from error
 
-        with putting_swaa():
+        with putting_swaa(vllm_config.model_config.hf_config):
             stock.__init__(self, vllm_config=vllm_config, prefix=prefix, **kwargs)
         put_swaa_into(self, vllm_config)
 

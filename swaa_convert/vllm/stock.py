@@ -21,13 +21,17 @@ _putting = ContextVar("putting", default=False)
 
 
 @contextmanager
-def putting_swaa() -> Iterator[None]:
+def putting_swaa(config: Any) -> Iterator[None]:
     """Around the making of a model that SWAA is then put into. Outside, nothing gives out modules without it."""
+    # With --trust-remote-code the wrapper would take the repo's own modules, which no server may run.
+    remote = config.__dict__.pop("auto_map", None)
     token = _putting.set(True)
     try:
         yield
     finally:
         _putting.reset(token)
+        if remote is not None:
+            config.auto_map = remote
 
 
 def stock_class(family: Family) -> type[Any]:
