@@ -109,7 +109,8 @@ class SwaaFlashImpl(FlashAttentionImpl):
         """query, output: (tokens, heads, head_size)."""
         if attn_metadata is None:
             # vLLM measures memory in this pass: as much as the others need for the parts that they merge.
-            del [torch.empty_like(output) for _ in range(4)][:]
+            parts = [torch.empty_like(output) for _ in range(4)]
+            del parts
             return output.fill_(0)
         if output_scale is not None or output_block_scale is not None:
             raise NotImplementedError("SWAA's attention has no fused output quantization")
