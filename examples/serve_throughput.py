@@ -79,24 +79,30 @@ def main() -> None:
     for name in options.only or ():
         if name not in names:
             parser.error(f"no configuration {name!r}; there are: {', '.join(map(repr, names))}")
-    compare([name for name in names if name in (options.only or names)], options)
+    failed = compare([name for name in names if name in (options.only or names)], options)
+    if failed:
+        sys.exit(f"not measured, see vLLM's messages above: {', '.join(failed)}")
 
 
-def compare(names: list[str], options: argparse.Namespace) -> None:
-    """Measures each configuration and prints the table's row as soon as it is known."""
+def compare(names: list[str], options: argparse.Namespace) -> list[str]:
+    """Measures each configuration and prints the table's row as soon as it is known. Returns those that failed."""
     print(f"| configuration | tokens/s | KV capacity | of {SOURCE} | paper |\n|---|---|---|---|---|", flush=True)
-    source = None
+    source, failed = None, []
     for name in names:
         found = run(name, options)
+        if found is None:
+            failed.append(name)
+            continue
         source = found["tokens_per_second"] if name == SOURCE else source
         ratio = f"{found['tokens_per_second'] / source:.2f}x" if source else ""
         paper = f"{CONFIGURATIONS[name][2]}x" if name in CONFIGURATIONS else ""
         row = (name, f"{found['tokens_per_second']:,.0f}", f"{found['capacity']:,}", ratio, paper)
         print(f"| {' | '.join(row)} |", flush=True)
+    return failed
 
 
-def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """`measure` in a process of its own, which gives the GPU back."""
+def run(name: str, options: argparse.Namespace) -> dict[str, Any] | None:
+    """`measure` in a process of its own, which gives the GPU back. None where it failed, after vLLM's own messages."""
     with tempfile.TemporaryDirectory() as folder:
         write_repo(Path(folder), name, options)
         command = [sys.executable, __file__, "--repo", folder, "--engine", json.dumps(options.engine)]
@@ -104,7 +110,8 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
             command += [f"--{key}", str(getattr(options, key))]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "VLLM_PLUGINS": "swaa"})
     if done.returncode:
-        sys.exit(f"{name}: vLLM stopped with {done.returncode}, see above")
+        print(f"{name}: vLLM stopped with {done.returncode}", file=sys.stderr, flush=True)
+        return None
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
@@ -131,6 +138,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "enable_prefix_caching": False,
         "max_model_len": options.prompt + options.new,
         "max_num_batched_tokens": 8192,
+        # Graphs for batches that don't occur would only take time.
+        "max_num_seqs": options.requests,
     }
     llm = LLM(options.repo, **{**defaults, **options.engine})
     settings = SamplingParams(temperature=0, max_tokens=options.new, ignore_eos=True, detokenize=False)

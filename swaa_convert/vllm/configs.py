@@ -6,14 +6,13 @@ from transformers import CONFIG_MAPPING, AutoConfig
 
 from swaa_convert.families import Family, families
 from swaa_convert.vllm.shipped.swaa_config import SwaaConfigMixin
-from swaa_convert.vllm.stock import serves
 
 
 def register_configs() -> None:
-    """Registers the families that both vLLM and transformers have here. Others meet the guard in the repo's code."""
+    """Registers the families that transformers has here. Others meet the guard in the repo's code."""
     for family in families():
-        if serves(family) and family.model_type in CONFIG_MAPPING:
-            config = _config_class(family)
+        if family.model_type in CONFIG_MAPPING:
+            config = config_class(family)
             AutoConfig.register(family.swaa_model_type, config, exist_ok=True)
 
 
@@ -21,11 +20,11 @@ def __getattr__(name: str) -> Any:
     """vLLM's other processes look the class up here, of a configuration that they are sent, before any plugin ran."""
     for family in families():
         if name == f"{family.swaa_prefix}Config" and family.model_type in CONFIG_MAPPING:
-            return _config_class(family)
+            return config_class(family)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _config_class(family: Family) -> type[Any]:
+def config_class(family: Family) -> type[Any]:
     """What the repo's own code would define: transformers in the same process may be given it too."""
     name = f"{family.swaa_prefix}Config"
     if name in globals():

@@ -48,10 +48,11 @@ class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
         )
         self.keys = torch.zeros(3, requests, dtype=torch.int32, device=device)
         self.rows = torch.zeros(max(requests, tokens), dtype=torch.bool, device=device)
-        graphs = vllm_config.compilation_config.cudagraph_mode.has_full_cudagraphs()
-        # A graph needs a bound on them; outside of one the kernel chooses. Only version 3 splits at all.
-        splits = vllm_config.attention_config.flash_attn_max_num_splits_for_cuda_graph
-        self.num_splits = splits if graphs and get_flash_attn_version() == 3 else 0
+        graphs = vllm_config.compilation_config
+        full = graphs.cudagraph_mode.has_full_cudagraphs() and get_flash_attn_version() == 3
+        # A graph needs a bound on how a query's keys are split; elsewhere (0) the kernel chooses.
+        self.num_splits = vllm_config.attention_config.flash_attn_max_num_splits_for_cuda_graph if full else 0
+        self.longest_graph = graphs.max_cudagraph_capture_size or 0
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
@@ -76,7 +77,7 @@ class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
             plain_rows=rows[:, None, None],
             block_table=_tables(common, pieces),
             slot_mapping=common.slot_mapping,
-            num_splits=self.num_splits if single else 0,
+            num_splits=self.num_splits if single and common.num_actual_tokens <= self.longest_graph else 0,
         )
 
     def use_cascade_attention(self, *args: Any, **kwargs: Any) -> bool:
@@ -107,6 +108,9 @@ class SwaaFlashImpl(FlashAttentionImpl):
     ) -> Tensor:
         """query, output: (tokens, heads, head_size)."""
         if attn_metadata is None:
+            # vLLM measures memory in this pass: as much as the others need for the parts that they merge.
+            parts = [torch.empty_like(output) for _ in range(4)]
+            del parts
             return output.fill_(0)
         if output_scale is not None or output_block_scale is not None:
             raise NotImplementedError("SWAA's attention has no fused output quantization")

@@ -61,7 +61,12 @@ def put_swaa_into(model: nn.Module, vllm_config: VllmConfig) -> None:
     for name, stock in found:
         refuse_layer(stock, Attention)
         _replace(model, name, _ours(stock, rules[extract_layer_index(stock.layer_name)], vllm_config))
-    if not found:
+    # vLLM 0.26's wrapper around transformers' modules keeps its layers beside them.
+    beside = getattr(model, "attention_instances", {})
+    for layer, stock in beside.items():
+        refuse_layer(stock, Attention)
+        beside[layer] = _ours(stock, rules[layer], vllm_config)
+    if not found and not beside:
         raise ValueError(f"{type(model).__name__}: found no attention layer to put SWAA into: update swaa-convert")
     vllm_config.model_config.model_arch_config.rswa_window = _PASS_PROMPT_LENGTHS
 

@@ -2,17 +2,19 @@
 
 from typing import Any
 
+import vllm
+from transformers import CONFIG_MAPPING
 from vllm.config import VllmConfig
 from vllm.model_executor.models import ModelRegistry
 
 from swaa_convert.families import Family, families
-from swaa_convert.vllm.stock import serves, stock_class
+from swaa_convert.vllm.stock import putting_swaa, stock_class
 
 
 def register_models() -> None:
     """Registers every family by name; the classes are made when vLLM asks for them."""
     for family in families():
-        if serves(family):
+        if family.model_type in CONFIG_MAPPING:
             ModelRegistry.register_model(family.swaa_architecture, f"{__name__}:{family.swaa_architecture}")
 
 
@@ -28,9 +30,13 @@ def _model_class(family: Family) -> type[Any]:
 
     def init(self: Any, *, vllm_config: VllmConfig, prefix: str = "", **kwargs: Any) -> None:
         # Not at the top: vLLM also imports this file to learn of the class, where no device may be touched.
-        from swaa_convert.vllm.layers import put_swaa_into
+        try:
+            from swaa_convert.vllm.layers import put_swaa_into
+        except ImportError as error:
+            raise ImportError(f"SWAA is served with vLLM 0.26 or newer, not {vllm.__version__}: {error}") from error
 
-        stock.__init__(self, vllm_config=vllm_config, prefix=prefix, **kwargs)
+        with putting_swaa(vllm_config.model_config.hf_config):
+            stock.__init__(self, vllm_config=vllm_config, prefix=prefix, **kwargs)
         put_swaa_into(self, vllm_config)
 
     return type(family.swaa_architecture, (stock,), {"__init__": init, "__module__": __name__})

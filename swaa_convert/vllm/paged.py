@@ -23,6 +23,8 @@ class PromptLengths:
     """Each request's prompt length on the device, at an address that CUDA graphs can keep."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        if vllm_config.model_config.rswa_window is None:
+            raise RuntimeError("vLLM passes no prompt lengths, without which SWAA can't be right: update swaa-convert")
         self.buffer = torch.zeros(vllm_config.scheduler_config.max_num_seqs, dtype=torch.int32, device=device)
 
     def take(self, common: CommonAttentionMetadata) -> Queries:

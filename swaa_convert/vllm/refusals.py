@@ -18,6 +18,8 @@ def refuse_options(vllm_config: VllmConfig, settings: SwaaSettings) -> None:
     for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
         if getattr(parallel, name, 1) > 1:
             _refuse(f"{name}={getattr(parallel, name)}: use tensor parallelism")
+    if getattr(parallel, "use_ubatching", False):
+        _refuse("dual batch overlap (enable_dbo): half a batch comes without prompt lengths")
     drafts = vllm_config.speculative_config
     if drafts is not None and drafts.method not in _DRAFTS:
         _refuse(f"speculative decoding by {drafts.method!r}: use one of {', '.join(_DRAFTS)}")

@@ -14,7 +14,13 @@ BLOCK = 32
 # Heads as wide as vLLM's CPU kernels need them.
 SHAPE: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
 # The tiny source's factors are for narrower heads.
-SHAPES: dict[str, dict[str, Any]] = {"phi3": {**SHAPE, "rope_scaling": None}}
+SHAPES: dict[str, dict[str, Any]] = {
+    "phi3": {**SHAPE, "rope_scaling": None},
+    "helium": {**SHAPE, "head_dim": 32},
+    "hunyuan_v1_dense": {**SHAPE, "head_dim": 32},
+    "phi": {"num_attention_heads": 2},
+    "olmo2": {"num_attention_heads": 2, "num_key_value_heads": 2},
+}
 RECIPE: dict[str, Any] = {"window": 48, "keep_first": 5}
 LENGTHS = (3, 47, 53, 54, 130, 257, 401)
 

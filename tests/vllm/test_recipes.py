@@ -33,7 +33,7 @@ def test_ample_pool(zoo: Zoo, recipe: str) -> None:
         served.check(first)
         served.check(greedy(llm, mixed()))
         served.check(greedy(llm, _relatives(prompt(401, 1))))
-        served.check(greedy(llm, _next_turns(first)))
+        served.check(greedy(llm, next_turns(first)))
         assert metric(llm, "prefix_cache_hits") > 0
 
 
@@ -44,7 +44,7 @@ def test_tiny_pool(zoo: Zoo, recipe: str) -> None:
     with engine(served.repo, num_gpu_blocks_override=70) as llm:
         first = greedy(llm, mixed(2) + mixed(3), 32)
         served.check(first)
-        served.check(greedy(llm, _next_turns(first)))
+        served.check(greedy(llm, next_turns(first)))
         assert metric(llm, "num_preemptions") > 0 or recipe.startswith("every layer windowed, no")
 
 
@@ -54,6 +54,6 @@ def _relatives(ids: list[int]) -> list[list[int]]:
     return [*(ids[:length] for length in (319, 320, 321, 325, 352)), ids + more, ids[:320] + more, ids[:200] + more]
 
 
-def _next_turns(outputs: list[Any]) -> list[list[int]]:
+def next_turns(outputs: list[Any]) -> list[list[int]]:
     """Each prompt with its answer and a next question."""
     return [[*output.prompt_token_ids, *output.outputs[0].token_ids, *prompt(30, 7)] for output in outputs]
