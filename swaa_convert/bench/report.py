@@ -76,9 +76,7 @@ def notes_on(subject: Subject, settings: Settings) -> list[str]:
             "the times hold, but what it would write there would not"
         )
     if settings.cache == "static":
-        found.append(
-            "a static cache is as large in windowed layers as in full ones; without FA decode they read less"
-        )
+        found.append("a static cache is as large in windowed layers as in full ones; without FA decode they read less")
     if subject.other_code:
         found.append(
             f"{subject.name} carries other code than swaa-convert {__version__} writes, which is what is measured: "

@@ -16,6 +16,9 @@ SHAPE: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
 # The tiny source's factors are for narrower heads.
 SHAPES: dict[str, dict[str, Any]] = {
     "phi3": {**SHAPE, "rope_scaling": None},
+    "jais2": {**SHAPE, "head_dim": 32},
+    # Each of its heads has keys of its own.
+    "persimmon": {"num_attention_heads": 2},
     "helium": {**SHAPE, "head_dim": 32},
     "hunyuan_v1_dense": {**SHAPE, "head_dim": 32},
     "phi": {"num_attention_heads": 2},
