@@ -144,11 +144,12 @@ def test_without_kernel_copies(source: Path, tmp_path: Path, monkeypatch: pytest
     assert (repo / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interrupted(number: int, code: int, source: Path, tmp_path: Path) -> None:
     script = (
-        # As at a terminal: what runs the tests in the background may have told them to ignore Ctrl-C.
+        # As at a terminal: what runs the tests in the background, nohup too, may have told them to ignore these.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "import os, sys, swaa_convert.convert as c; from swaa_convert.cli import main\n"
         f"c.render_card = lambda **_: os.kill(os.getpid(), {int(number)})\n"
         "sys.argv = ['swaa-convert', *sys.argv[1:]]; main()"
