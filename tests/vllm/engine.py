@@ -55,13 +55,14 @@ class Served:
                 given = [step[token].logprob for step, token in zip(answer.logprobs, new, strict=True)]
                 assert_log_probs(given, expected, new)
 
-    def log_probs(self, asked: list[int], new: list[int]) -> torch.Tensor:
-        """Of the reference before each generated token: (tokens, vocabulary)."""
+    def log_probs(self, asked: list[int], new: list[int], model: Any = None) -> torch.Tensor:
+        """Of the reference, or another model, before each generated token: (tokens, vocabulary)."""
+        model = self.reference if model is None else model
         dense_from = max(0, len(asked) - self.recipe.get("fa_tail", 0))
         with torch.no_grad():
-            ids = torch.tensor([asked + new])
-            logits = self.reference(ids, dense_from=dense_from, use_cache=False).logits[0]
-        return logits[len(asked) - 1 : -1].log_softmax(dim=-1)
+            ids = torch.tensor([asked + new], device=model.device)
+            logits = model(ids, dense_from=dense_from, use_cache=False).logits[0]
+        return logits[len(asked) - 1 : -1].float().log_softmax(dim=-1).cpu()
 
 
 def assert_greedy(expected: torch.Tensor, tokens: list[int]) -> None:
