@@ -32,6 +32,7 @@ class SwaaFlashMetadata:
     block_table: Tensor
     slot_mapping: Tensor
     num_splits: int
+    window_splits: int
 
 
 class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
@@ -66,6 +67,7 @@ class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
             # What a graph of single queries reads must stay where it was.
             parts = [keep(buffer, part) for buffer, part in zip(self.keys, parts, strict=True)]
             rows = keep(self.rows, rows)
+        splits = self.num_splits if single and common.num_actual_tokens <= self.longest_graph else 0
         return SwaaFlashMetadata(
             num_actual_tokens=common.num_actual_tokens,
             max_query_len=common.max_query_len,
@@ -77,7 +79,9 @@ class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
             plain_rows=rows[:, None, None],
             block_table=_tables(common, pieces),
             slot_mapping=common.slot_mapping,
-            num_splits=self.num_splits if single and common.num_actual_tokens <= self.longest_graph else 0,
+            num_splits=splits,
+            # One query leaves most of a GPU idle; a prompt's fill it, and splitting them would only take memory.
+            window_splits=splits if single else 1,
         )
 
     def use_cascade_attention(self, *args: Any, **kwargs: Any) -> bool:
@@ -122,7 +126,8 @@ class SwaaFlashImpl(FlashAttentionImpl):
         call = (query[:rows], keys, values, meta)
         plain, _ = self._call(*call, meta.plain, meta.max_seq_len, num_splits=meta.num_splits)
         # The kernel counts the keys before the query's own.
-        merged, lse = self._call(*call, meta.windowed, meta.max_seq_len, window=[rule.window - 1, 0])
+        inside = [rule.window - 1, 0]
+        merged, lse = self._call(*call, meta.windowed, meta.max_seq_len, True, inside, meta.window_splits)
         if rule.keep_first:
             sinks, sinks_lse = self._call(*call, meta.sinks, rule.keep_first, causal=False)
             window, merged = merged, torch.empty_like(merged)

@@ -1,4 +1,4 @@
-"""On a CUDA device: both backends, in CUDA graphs and out of them. Run with VLLM_USE_V2_MODEL_RUNNER=0 and with 1."""
+"""On a CUDA device: every backend, in CUDA graphs and out of them. Run with VLLM_USE_V2_MODEL_RUNNER=0 and with 1."""
 
 from typing import Any
 
@@ -16,15 +16,22 @@ RECIPES: dict[str, dict[str, Any]] = {
     "FA decode in some layers": {"full_layers": (3,), "fa_decode_layers": (0, 2)},
 }
 
+BACKENDS: dict[str, dict[str, Any]] = {
+    "TRITON_ATTN": {"attention_backend": "TRITON_ATTN"},
+    "FLASH_ATTN": {"attention_backend": "FLASH_ATTN"},
+    # What older GPUs run.
+    "FLASH_ATTN 2": {"attention_backend": "FLASH_ATTN", "attention_config": {"flash_attn_version": 2}},
+}
+
 
 @pytest.mark.parametrize("eager", [False, True], ids=["graphs", "eager"])
-@pytest.mark.parametrize("backend", ["TRITON_ATTN", "FLASH_ATTN"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_tokens(zoo: Zoo, recipe: str, backend: str, eager: bool) -> None:
     """Fresh, cached, and as the next turns, in a pool in which requests are preempted."""
     served = Served(zoo, **RECIPES[recipe])
     half = load(served.repo, "eager", dtype=torch.float16).to("cuda")
-    options = {"dtype": "float16", "attention_backend": backend, "enforce_eager": eager}
+    options = {"dtype": "float16", "enforce_eager": eager, **BACKENDS[backend]}
     # Given in bytes, the cache's size isn't measured: other tests may run on the same GPU.
     memory = {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 2**28, "num_gpu_blocks_override": 120}
     with engine(served.repo, **options, **memory) as llm:
@@ -36,7 +43,7 @@ def test_tokens(zoo: Zoo, recipe: str, backend: str, eager: bool) -> None:
 
 
 def _check(served: Served, half: Any, outputs: list[Any]) -> None:
-    """As close to the reference as that is to itself in half precision, and no token much likelier than the one chosen."""
+    """As close to the reference as that is to itself in half precision; no token much likelier than the one chosen."""
     errors, rounding, gaps = [], [], []
     for output in outputs:
         asked, new = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
