@@ -4,6 +4,27 @@ import functools
 from dataclasses import replace
 from typing import Any
 
+from swaa_convert.vllm.refusals import FLASH_VERSION
+
+
+def choose_backend(vllm_config: Any) -> None:
+    """vLLM's Triton kernel for every layer, where vLLM would choose one that SWAA has nothing for on this GPU.
+
+    To be called before a model's layers are made. What the user chose stays.
+    """
+    from vllm.logger import init_logger
+    from vllm.platforms import current_platform
+    from vllm.v1.attention.backends.fa_utils import get_flash_attn_version
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    attention = vllm_config.attention_config
+    if attention.backend is not None or not current_platform.is_cuda():
+        return
+    version = get_flash_attn_version(head_size=vllm_config.model_config.get_head_size())
+    if version != FLASH_VERSION:
+        attention.backend = AttentionBackendEnum.TRITON_ATTN
+        init_logger(__name__).info("SWAA: TRITON_ATTN for all layers, since flash-attention 3 can't run here")
+
 
 @functools.cache
 def windowed_backend(chosen: type[Any], fa_decode: bool) -> type[Any]:
@@ -28,7 +49,7 @@ def _ours(name: str) -> type[Any]:
         from swaa_convert.vllm.triton import SwaaTritonBackend
 
         return SwaaTritonBackend
-    raise ValueError(f"SWAA has no kernel for {name}: start vLLM with --attention-backend FLASH_ATTN or TRITON_ATTN")
+    raise ValueError(f"SWAA has no kernel for {name}: start vLLM with --attention-backend TRITON_ATTN")
 
 
 @functools.cache

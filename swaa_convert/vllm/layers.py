@@ -10,7 +10,7 @@ from vllm.model_executor.models.utils import extract_layer_index
 
 from swaa_convert.vllm.backends import full_backend, windowed_backend
 from swaa_convert.vllm.kv_cache import PromptReuseSpec, SinkWindowSpec, from_spec
-from swaa_convert.vllm.refusals import refuse_layer, refuse_options
+from swaa_convert.vllm.refusals import refuse_kernel, refuse_layer, refuse_options
 from swaa_convert.vllm.shipped.swaa_mask import Rule
 from swaa_convert.vllm.shipped.swaa_settings import SwaaSettings
 
@@ -100,6 +100,8 @@ def _ours(stock: Attention, swaa: LayerRule, vllm_config: VllmConfig) -> SwaaAtt
         attn_backend=backend,
         swaa=swaa,
     )
+    if rule is not None:
+        refuse_kernel(ours.impl)
     # Backends know their layer's implementation only.
     ours.impl.swaa = swaa
     return ours

@@ -33,6 +33,35 @@ def test_tokens(zoo: Zoo, recipe: str) -> None:
         served.check(greedy(llm, next_turns(first), 4))
 
 
+def test_other_versions_are_refused(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 2 spoils the log-sum-exps of pieces beside empty ones."""
+    from vllm.v1.attention.backends import flash_attn
+
+    monkeypatch.setattr(flash_attn, "get_flash_attn_version", lambda *args, **kwargs: 2)
+    with pytest.raises(ValueError, match="flash-attention 2: start vLLM with --attention-backend TRITON_ATTN"):
+        with engine(Served(zoo).repo):
+            pass
+
+
+@pytest.mark.parametrize(
+    "version, given, chosen", [(3, None, None), (2, None, "TRITON"), (4, None, "TRITON"), (2, 1, 1)]
+)
+def test_a_gpu_without_version_3_runs_triton(
+    monkeypatch: pytest.MonkeyPatch, version: int, given: Any, chosen: Any
+) -> None:
+    from vllm.platforms import current_platform
+    from vllm.v1.attention.backends import fa_utils
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    from swaa_convert.vllm.backends import choose_backend
+
+    monkeypatch.setattr(type(current_platform), "is_cuda", lambda self: True)
+    monkeypatch.setattr(fa_utils, "get_flash_attn_version", lambda head_size: version)
+    attention = SimpleNamespace(backend=given)
+    choose_backend(SimpleNamespace(attention_config=attention, model_config=SimpleNamespace(get_head_size=lambda: 128)))
+    assert attention.backend == (AttentionBackendEnum.TRITON_ATTN if chosen == "TRITON" else chosen)
+
+
 @pytest.mark.parametrize("fa_decode", [True, False])
 def test_a_graphs_metadata_follows_the_batch(fa_decode: bool) -> None:
     """A decode graph keeps the metadata that it was captured with: all that it reads must be there at replay.
@@ -47,7 +76,7 @@ def test_a_graphs_metadata_follows_the_batch(fa_decode: bool) -> None:
     lengths = torch.tensor([3, 48, 53, 54, 60, 300, 0, 0], dtype=torch.int32)
     batch.fill(lengths)
     replayed = builder.build(0, batch.common(torch.tensor([8, 20, 60, 54, 59, 200], dtype=torch.int32)))
-    assert captured.num_splits == replayed.num_splits == 32
+    assert captured.num_splits == replayed.num_splits == captured.window_splits == replayed.window_splits == 32
     for name in ("starts", "plain", "windowed", "sinks", "plain_rows", "block_table", "slot_mapping"):
         kept, new = getattr(captured, name), getattr(replayed, name)
         assert kept.data_ptr() == new.data_ptr() and kept.shape == new.shape, name
