@@ -59,6 +59,8 @@ class Manifest:
         The version of swaa-convert that converted.
     code:
         The version of swaa-convert whose code the repo carries.
+    theirs:
+        Files of a repo on the Hub that stood there before the first push, just as that would have written them.
     """
 
     source: Mapping[str, str | None]
@@ -66,6 +68,7 @@ class Manifest:
     merged: Merged | None = None
     tool: str = __version__
     code: str = __version__
+    theirs: tuple[str, ...] = ()
 
 
 def make_manifest(
@@ -89,6 +92,8 @@ def dump_manifest(manifest: Manifest) -> bytes:
         "merged": None if manifest.merged is None else asdict(manifest.merged),
         "files": {name: asdict(entry) for name, entry in sorted(manifest.files.items())},
     }
+    if manifest.theirs:
+        values["theirs"] = sorted(manifest.theirs)
     return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -119,6 +124,7 @@ def _manifest(values: Mapping[str, Any]) -> Manifest:
         merged=None if merged is None else _merged(merged),
         tool=_text(values["tool"]["version"]),
         code=_text(values["code"]["version"]),
+        theirs=tuple(_name(name) for name in values.get("theirs", ())),
     )
 
 
@@ -136,7 +142,7 @@ def _entry(name: str, values: Mapping[str, Any]) -> FileEntry:
 
 def _name(name: str) -> str:
     """A file in the folder; a manifest from strangers names nothing outside of it."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(_text(name))
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
         raise ValueError(f"{name!r} is no file of the repo")
     return name

@@ -31,12 +31,15 @@ class Delta:
         The card on the Hub, if someone else wrote or changed it: it stays.
     pin:
         The commit that the card there names, if all of this, that commit included, is there already.
+    theirs:
+        Files that stand there just as they would be sent, but which no push wrote: none will remove them.
     """
 
     send: tuple[str, ...]
     remove: tuple[str, ...]
     their_card: bytes | None = None
     pin: str | None = None
+    theirs: tuple[str, ...] = ()
 
     @property
     def changes(self) -> bool:
@@ -50,7 +53,10 @@ def delta(local: Verified, remote: Remote) -> Delta:
     leftover = [name for name in remote.files if name not in (*local.manifest.files, MANIFEST, CARD)]
     remove = tuple(name for name in leftover if name in remote.written and remote.is_ours(name))
     _refuse_strange(remote, send, [name for name in leftover if name not in remove])
-    found = Delta(send, remove, _their_card(local, remote))
+    theirs = tuple(
+        name for name in _files(local) if name in remote.files and name not in send and name not in remote.written
+    )
+    found = Delta(send, remove, _their_card(local, remote), theirs=theirs)
     return found if found.changes or remote.head is None else replace(found, pin=_pin(local, remote, found))
 
 
@@ -62,6 +68,11 @@ def is_there(local: Verified, name: str, there: RemoteFile | None) -> bool:
     return (
         there.sha256 == entry.sha256 if there.sha256 else there.blob == git_blob(local.repo.path_of(name).read_bytes())
     )
+
+
+def are_there(files: Mapping[str, bytes], remote: Remote) -> bool:
+    """Whether small files stand on the Hub with just this content."""
+    return all(name in remote.files and _is(data, remote.files[name]) for name, data in files.items())
 
 
 def git_blob(data: bytes) -> str:
@@ -77,7 +88,7 @@ def card_and_manifest(local: Verified, change: Delta, repo_id: str, revision: st
         if card is None:
             card = files[CARD] = card_for(local.card, repo_id, revision)
         entries[CARD] = FileEntry(len(card), hashlib.sha256(card).hexdigest())
-    return {**files, MANIFEST: dump_manifest(replace(local.manifest, files=entries))}
+    return {**files, MANIFEST: dump_manifest(replace(local.manifest, files=entries, theirs=change.theirs))}
 
 
 def _files(local: Verified) -> Iterable[str]:
@@ -135,7 +146,7 @@ def _pin(local: Verified, remote: Remote, change: Delta) -> str | None:
     if pin is None:
         return None
     expected = card_and_manifest(local, change, remote.repo_id, pin)
-    if any(not _is(data, remote.files[name]) for name, data in expected.items()):
+    if not are_there(expected, remote):
         return None
     there = remote.files if pin == remote.head else _files_at(remote, pin)
     return pin if all(is_there(local, name, there.get(name)) for name in _files(local)) else None

@@ -9,7 +9,7 @@ from swaa_convert.copying import Advance
 from swaa_convert.errors import SwaaError
 from swaa_convert.hub import progress_bars
 from swaa_convert.publish.account import check_write, full_id
-from swaa_convert.publish.delta import Delta, card_and_manifest, delta
+from swaa_convert.publish.delta import Delta, are_there, card_and_manifest, delta
 from swaa_convert.publish.errors import patiently, push_errors, status_of
 from swaa_convert.publish.local import Verified, verified
 from swaa_convert.publish.remote import Remote, read_remote
@@ -130,14 +130,15 @@ def _create(api: "HfApi", repo_id: str, *, private: bool) -> None:
 
 
 def _commits(prepared: Prepared, head: str | None) -> Pushed:
-    """The commit with everything, if anything but the card differs, and then the one whose card names it."""
+    """The commit with everything, if a push before hasn't made it, and then the one whose card names it."""
     remote, local, wanted, found = prepared.remote, prepared.local, prepared.wanted, prepared.delta
     made = Committed(str(head), wanted.on)
-    if found.changes or local.card is None or found.their_card is not None:
+    first = card_and_manifest(local, found, remote.repo_id, wanted.on)
+    if found.changes or not are_there(first, remote):
         message = wanted.message or f"Converted by swaa-convert {local.manifest.tool}"
         commit = Commit(remote.repo_id, wanted.on, head, message, wanted.create_pr, found.remove)
         files = {name: (local.repo.path_of(name), local.manifest.files[name].sha256) for name in found.send}
-        made = send(remote.api, commit, files, card_and_manifest(local, found, remote.repo_id, wanted.on))
+        made = send(remote.api, commit, files, first)
     if local.card is None or found.their_card is not None:
         return Pushed(remote.repo_id, made.oid, made.oid, done=True, pull_request=made.pull_request)
     written = card_and_manifest(local, found, remote.repo_id, made.oid)

@@ -119,14 +119,16 @@ def files_at(api: "HfApi", repo_id: str, commit: str) -> dict[str, RemoteFile]:
 
 
 def _written(api: "HfApi", repo_id: str, commit: str) -> Mapping[str, FileEntry]:
-    """What the manifest on the Hub lists; nothing if it is no manifest that this version reads."""
+    """What the manifest on the Hub says pushes wrote; nothing if it is no manifest that this version reads."""
     with tempfile.TemporaryDirectory(prefix="swaa-push-") as folder:
         (Path(folder) / MANIFEST).write_bytes(_fetched(api, repo_id, commit, MANIFEST))
         try:
             manifest = read_manifest(local_source(Path(folder)))
         except SwaaError:
             return {}
-    return manifest.files if manifest is not None else {}
+    if manifest is None:
+        return {}
+    return {name: entry for name, entry in manifest.files.items() if name not in manifest.theirs}
 
 
 def _fetched(api: "HfApi", repo_id: str, commit: str | None, name: str) -> bytes:

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 from swaa_convert.convert import convert_checkpoint
+from swaa_convert.publish.pinned import pin_of
 from swaa_convert.recipe import Recipe
 from tests.publish.test_push import pushed
 from tests.support.fake_hub import FakeHub, Repo
@@ -39,6 +41,42 @@ def test_the_card_of_a_new_repo_stays(hub: FakeHub, folder: Path, home: Path) ->
     hub.models["me/q3-swaa"] = Repo.new(**{"README.md": b"---\nlicense: mit\n---\n"})
     assert hub.push(home, folder, "me/q3-swaa").returncode == 0
     assert pushed(hub).head["README.md"] == b"---\nlicense: mit\n---\n"
+
+
+def test_new_cards_of_ours_take_the_place_of_old_ones(hub: FakeHub, folder: Path, home: Path, tmp_path: Path) -> None:
+    hub.push(home, folder, "me/q3-swaa", "-q")
+    for number, text in enumerate((b"second", b"third")):
+        changed = _with_card(folder, tmp_path / str(number), text)
+        assert "Keep" not in hub.push(home, changed, "me/q3-swaa", "--message", f"{number}, in my words").stdout
+        head = pushed(hub).head["README.md"]
+        pin = pin_of(head)
+        assert head.endswith(text) and pin is not None and pushed(hub).commits[pin]["README.md"].endswith(text)
+        assert f"{number}, in my words" in pushed(hub).messages
+        assert "Nothing has changed" in hub.push(home, changed, "me/q3-swaa").stdout
+
+
+def _with_card(folder: Path, other: Path, text: bytes) -> Path:
+    """The same repo whose card, as listed, ends with a text."""
+    shutil.copytree(folder, other)
+    card = (other / "README.md").read_bytes() + text
+    (other / "README.md").write_bytes(card)
+    manifest = json.loads((other / "swaa_manifest.json").read_text())
+    manifest["files"]["README.md"] = {"size": len(card), "sha256": sha256(card).hexdigest()}
+    (other / "swaa_manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return other
+
+
+def test_what_others_wrote_stays_though_it_was_the_same(hub: FakeHub, folder: Path, home: Path, tmp_path: Path) -> None:
+    name = "generation_config.json"
+    hub.models["me/q3-swaa"] = Repo.new(**{name: (folder / name).read_bytes()})
+    hub.push(home, folder, "me/q3-swaa", "-q")
+    assert json.loads(pushed(hub).head["swaa_manifest.json"])["theirs"] == [name]
+    assert "Nothing has changed" in hub.push(home, folder, "me/q3-swaa").stdout
+    source = make_source(tmp_path / "one")
+    (source / name).unlink()
+    without = convert_checkpoint(source, tmp_path / "one-swaa", Recipe(window=8), check=False)
+    assert f"{name} of something else, which would be loaded" in refused(hub, home, without)
+    assert name in pushed(hub).head
 
 
 def refused(hub: FakeHub, home: Path, folder: Path, *args: str) -> str:
@@ -80,8 +118,6 @@ def test_refreshed_code_sends_the_code_only(hub: FakeHub, folder: Path, home: Pa
     other = Path(shutil.copytree(folder, tmp_path / "older"))
     data = b"# of an older version\n" + (other / "swaa_mask.py").read_bytes()
     (other / "swaa_mask.py").write_bytes(data)
-    from hashlib import sha256
-
     manifest["files"]["swaa_mask.py"] = {"size": len(data), "sha256": sha256(data).hexdigest()}
     manifest["code"]["version"] = "0.0.9"
     (other / "swaa_manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
