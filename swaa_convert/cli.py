@@ -30,10 +30,10 @@ _COMMANDS = {
     "bench": ("swaa_convert.bench.command:bench", "Time a converted model beside full attention, on this machine."),
     "demo": ("swaa_convert.demo.command:demo", "Measure recipes on a small trained model."),
 }
-# What a bug may depend on: what loads and runs models, what merges, what speaks to the Hub, what draws.
+# What a bug may depend on: what loads, runs and serves models, what merges, what speaks to the Hub, what draws.
 _VERSIONS = (
     *("transformers", "tokenizers", "torch", "triton", "flash-attn", "flash-attn-4", "accelerate", "safetensors"),
-    *("peft", "huggingface_hub", "hf_xet", "click", "matplotlib"),
+    *("peft", "bitsandbytes", "torchao", "vllm", "huggingface_hub", "hf_xet", "click", "matplotlib"),
 )
 # What ends a process from outside: a terminal or a connection that closes too, where the system has that.
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))

@@ -9,6 +9,7 @@ from swaa_convert.source import LocalSource, Source
 
 # What transformers runs for trust_remote_code=True; in config.json, auto_map is compared with the family's own.
 _KEYS = ("auto_map", "custom_pipelines")
+_ADAPTER = "adapter_config.json"
 
 
 def foreign_code(source: Source) -> Iterator[tuple[str, str]]:
@@ -17,6 +18,9 @@ def foreign_code(source: Source) -> Iterator[tuple[str, str]]:
     for name in sorted({*source.files, *_below(source)}):
         if name.endswith(".py") and name not in ours:
             yield name, "is code that no conversion writes"
+        elif name == _ADAPTER:
+            # transformers fetches what it names, and loads it on top of the weights.
+            yield name, "is an adapter, which would be loaded on top of the weights"
         elif name.endswith("config.json"):
             yield from ((name, f"names code to be run ({key})") for key in named_code(source, name))
 

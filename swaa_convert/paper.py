@@ -15,11 +15,15 @@ from swaa_convert.sizes import parse_size
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of the paper: accuracy in per cent, thinking / not thinking, beside full attention's."""
+    """One row of the paper: accuracy in per cent, thinking / not thinking, beside full attention's.
+
+    window: the paper's, where the repo's is as many binary thousands.
+    """
 
     family: str
     measured_on: str
     where: str | None
+    window: str | None
     columns: list[str]
     full: list[str]
     scores: list[str]
@@ -34,26 +38,30 @@ def paper_row(source_name: str, recipe: Recipe, rule: Rule) -> PaperRow | None:
         if re.fullmatch(table["name"], source_name) and table["depth"] == rule.depth:
             for row in table["rows"]:
                 if _is_rule(row, rule):
-                    return _paper_row(table, row)
+                    return _paper_row(table, row, rule)
     return None
 
 
 def _is_rule(row: dict[str, Any], rule: Rule) -> bool:
-    thousands = int(row["window"].removesuffix("k"))
     decode = rule.windowed_layers if row["fa_decode"] else ()
     return (
-        rule.window in (1000 * thousands, parse_size(row["window"]))
+        rule.window in (_window(row), parse_size(row["window"]))
         and rule.keep_first == row["keep_first"]
         and rule.full_layers == full_layers(Recipe(interleave=row["interleave"]), rule.depth)
         and rule.fa_decode_layers == decode
     )
 
 
-def _paper_row(table: dict[str, Any], row: dict[str, Any]) -> PaperRow:
+def _window(row: dict[str, Any]) -> int:
+    return 1000 * int(row["window"].removesuffix("k"))
+
+
+def _paper_row(table: dict[str, Any], row: dict[str, Any], rule: Rule) -> PaperRow:
     return PaperRow(
         family=table["family"],
         measured_on=table["measured_on"],
         where=table.get("where"),
+        window=None if rule.window == _window(row) else f"{_window(row):,}",
         columns=table["columns"],
         full=table["full"],
         scores=row["scores"],

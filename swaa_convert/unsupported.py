@@ -21,7 +21,7 @@ _REASONS = {
     ),
     "its experts need code of their own, which only Qwen3-MoE has here": (
         "AriaText Dbrx Dots1 Ernie4_5_Moe FlexOlmo Glm4Moe GraniteMoe GraniteMoeShared HunYuanMoEV1 HYV3 JetMoe "
-        "Laguna Mellum MiniMaxM2 MiniMaxM3VL Mixtral Olmoe Phimoe Qwen2Moe SolarOpen"
+        "Laguna Mellum MiniMaxM2 MiniMaxM3VL Mixtral Olmoe PhiMoE Phimoe Qwen2Moe SolarOpen"
     ),
     "it runs some of its layers several times for each token, each time with keys and values of their own": (
         "Dory HrmText"
@@ -43,7 +43,7 @@ _REASONS = {
         "ProphetNet Speech2Text2 TrOCR Whisper XLMProphetNet"
     ),
     "it reads more than text, or bytes instead of tokens": (
-        "Blt CohereCompass Emu3 Fuyu Gemma4Assistant Gemma4UnifiedAssistant Git Mllama Phi4Multimodal"
+        "Blt CohereCompass Emu3 Fuyu Gemma4Assistant Gemma4UnifiedAssistant Git Mllama Phi4MM Phi4Multimodal"
     ),
 }
 _HEAD = re.compile(r"(ForCausalLM|ForConditionalGeneration|(Model)?(With)?LMHead(Model)?)$")
@@ -57,5 +57,7 @@ def why_not(architecture: str) -> str:
             return f", which can't be adapted: {reason}"
     if architecture.endswith("ForConditionalGeneration"):
         return ", which is not a language model alone: give a text-only checkpoint (XxxForCausalLM)"
+    if not _HEAD.search(architecture):
+        return ", which is no causal language model: give the checkpoint of an XxxForCausalLM"
     supported = sorted(family.architecture.removesuffix("ForCausalLM") for family in families())
     return f"; supported are (each with ForCausalLM) {', '.join(supported)}"

@@ -44,7 +44,8 @@ def _facts(
     subject: Subject, settings: Settings, machine: Mapping[str, Any], contestants: Sequence["Contestant"], command: str
 ) -> Iterable[tuple[str, str]]:
     cuda = f", CUDA {machine['cuda']}" if machine["cuda"] else f", {machine['threads']} threads"
-    software = [f"{name} {machine[name] or 'not installed'}" for name in ("torch", "transformers", "flash-attn-4")]
+    libraries = ("torch", "transformers", "triton", "flash-attn", "flash-attn-4")
+    software = [f"{name} {machine[name] or 'not installed'}" for name in libraries]
     yield "Machine", f"{machine['device']}{cuda}"
     yield "Software", ", ".join([*software, f"swaa-convert {machine['swaa-convert']}"])
     yield "Model", ", ".join(_model(subject, settings, contestants[-1]))

@@ -29,7 +29,7 @@ def status_of(error: BaseException | None) -> int | None:
     return int(said[1]) if said else None
 
 
-def patiently(call: Callable[[], _T], *, statuses: tuple[int, ...] = BUSY, lost: bool = True, tries: int = TRIES) -> _T:
+def patiently(call: Callable[[], _T], *, statuses: tuple[int, ...] = BUSY, lost: bool = True) -> _T:
     """Call, and call again while the Hub is busy or, with `lost`, the connection is.
 
     The client tries again by itself to send files; its other requests it makes once, or did in older versions.

@@ -8,7 +8,8 @@ from swaa_convert.vllm.shipped.swaa_settings import SwaaSettings
 
 # Methods whose drafts come from the text, not from a model with a KV cache of its own.
 _DRAFTS = ("ngram", "ngram_gpu", "suffix")
-# With version 2 tests/vllm/test_gpu.py failed on an H100, why is not known yet; 4 is untried.
+# Version 2 writes the log-sum-exp of queries without keys, which our pieces have, over that of others and past the end
+# (Dao-AILab/flash-attention#2573); 4 is untried.
 FLASH_VERSION = 3
 
 
@@ -47,7 +48,7 @@ def refuse_layer(layer: Any, expected: type[Any]) -> None:
 
 
 def refuse_kernel(impl: Any) -> None:
-    """Raises ValueError for a version of flash-attention that hasn't been seen to compute our pieces rightly."""
+    """Raises ValueError for a version of flash-attention that can't compute our pieces, or hasn't been seen to."""
     version = getattr(impl, "vllm_flash_attn_version", None) or FLASH_VERSION
     if version != FLASH_VERSION:
         _refuse(f"flash-attention {version}: start vLLM with --attention-backend TRITON_ATTN")
