@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vllm import envs
 from vllm.utils.torch_utils import canonicalize_singleton_dim_strides
 from vllm.v1.attention.backend import AttentionCGSupport, AttentionMetadataBuilder, CommonAttentionMetadata
 from vllm.v1.attention.backends.fa_utils import flash_attn_varlen_func, get_flash_attn_version
@@ -50,6 +51,7 @@ class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
         self.keys = torch.zeros(3, requests, dtype=torch.int32, device=device)
         self.rows = torch.zeros(max(requests, tokens), dtype=torch.bool, device=device)
         graphs = vllm_config.compilation_config
+        self.invariant = envs.VLLM_BATCH_INVARIANT
         full = graphs.cudagraph_mode.has_full_cudagraphs() and get_flash_attn_version() == 3
         # A graph needs a bound on how a query's keys are split; elsewhere (0) the kernel chooses.
         self.num_splits = vllm_config.attention_config.flash_attn_max_num_splits_for_cuda_graph if full else 0
@@ -68,6 +70,9 @@ class SwaaFlashBuilder(AttentionMetadataBuilder[SwaaFlashMetadata]):
             parts = [keep(buffer, part) for buffer, part in zip(self.keys, parts, strict=True)]
             rows = keep(self.rows, rows)
         splits = self.num_splits if single and common.num_actual_tokens <= self.longest_graph else 0
+        if self.invariant:
+            # How a query's keys are split must not depend on the batch.
+            splits = 1
         return SwaaFlashMetadata(
             num_actual_tokens=common.num_actual_tokens,
             max_query_len=common.max_query_len,

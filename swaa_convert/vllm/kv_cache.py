@@ -20,6 +20,7 @@ class PromptReuseSpec(FullAttentionSpec):
     fa_tail: the last tokens of a prompt that are dense too.
     """
 
+    prompts_only: bool = True
     fa_tail: int = 0
 
     @classmethod
@@ -29,9 +30,14 @@ class PromptReuseSpec(FullAttentionSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class SinkWindowSpec(SlidingWindowSpec):
-    """Keeps the blocks of the first `keep_first` tokens and of the window."""
+    """Keeps the blocks of the first `keep_first` tokens and of the window.
+
+    prompts_only, fa_tail: as in `PromptReuseSpec`, where other layers have FA decode.
+    """
 
     keep_first: int = 0
+    prompts_only: bool = False
+    fa_tail: int = 0
 
     def max_admission_blocks_per_request(self, max_in_flight_tokens: int, max_model_len: int) -> int:
         window = super().max_admission_blocks_per_request(
@@ -57,28 +63,47 @@ def from_spec(spec: AttentionSpec, kind: type[Any], **more: Any) -> Any:
     return kind(**shared, **more)
 
 
-class PromptReuseManager(FullAttentionManager):
-    """Caches and looks up only what every prompt that starts alike would compute alike."""
+class _PromptsOnly:
+    """Of a manager of vLLM's: caches only what every prompt that starts alike would compute alike."""
+
+    kv_cache_spec: Any
+    scheduler_block_size: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prompts: dict[str, int] = {}
 
     def cache_blocks(self, request: Any, num_tokens: int, *args: Any, **kwargs: Any) -> None:
-        if num_tokens > request.num_prompt_tokens:
-            # Should the request be preempted and start anew, a longer prompt of somebody else may have cached what it
-            # generated, windowed.
-            request.skip_reading_prefix_cache = True
-        reusable = request.num_prompt_tokens - self.kv_cache_spec.fa_tail
-        super().cache_blocks(request, max(0, min(num_tokens, reusable)), *args, **kwargs)
+        spec = self.kv_cache_spec
+        if spec.prompts_only:
+            # The later inputs of a session stand behind what it generated: its first one counts.
+            prompt = self._prompts.setdefault(request.request_id, request.num_prompt_tokens)
+            if num_tokens > prompt - self.scheduler_block_size:
+                # The prompt may be complete: numbers come rounded down to whole blocks. Should the request be preempted
+                # and start anew, a longer prompt of somebody else may have cached what it generated, windowed.
+                request.skip_reading_prefix_cache = True
+            num_tokens = max(0, min(num_tokens, prompt - spec.fa_tail))
+        super().cache_blocks(request, num_tokens, *args, **kwargs)  # type: ignore[misc]
+
+    def free(self, request_id: str) -> None:
+        self._prompts.pop(request_id, None)
+        super().free(request_id)  # type: ignore[misc]
+
+
+class PromptReuseManager(_PromptsOnly, FullAttentionManager):
+    """Looks up no dense tail of a prompt."""
 
     @classmethod
     def find_longest_cache_hit(cls, block_hashes: Any, max_length: int, *args: Any, **kwargs: Any) -> Any:
         tail = kwargs["kv_cache_spec"].fa_tail
         if tail:
-            # Who looks here has at most one token that isn't prompt; the length is known to a block, from below.
+            # Who looks here has generated a token at most; the length is known to a block, from below.
             prompt = len(block_hashes) * kwargs["block_pool"].hash_block_size - 1
             max_length = max(0, min(max_length, prompt - tail))
         return super().find_longest_cache_hit(block_hashes, max_length, *args, **kwargs)
 
 
-class SinkWindowManager(SlidingWindowManager):
+class SinkWindowManager(_PromptsOnly, SlidingWindowManager):
     """Frees the blocks between the sinks and the window."""
 
     def __init__(self, kv_cache_spec: SinkWindowSpec, *args: Any, **kwargs: Any) -> None:
@@ -104,7 +129,7 @@ class SinkWindowManager(SlidingWindowManager):
             sinks = pool.get_cached_block(block_hashes[index], kwargs["kv_cache_group_ids"])
             if not sinks:
                 # Whatever follows needs this sink.
-                return super().find_longest_cache_hit(block_hashes, index * spec.block_size, *args, **kwargs)
+                return cls.find_longest_cache_hit(block_hashes, index * spec.block_size, *args, **kwargs)
             for blocks, sink in zip(found, sinks, strict=True):
                 blocks[index] = sink
         return found, length

@@ -45,17 +45,23 @@ class SwaaAttention(Attention):
         releases = rule is not None and not rule.fa_decode
         # Without the hybrid manager all layers keep the same.
         if rule is not None and releases and not vllm_config.scheduler_config.disable_hybrid_kv_cache_manager:
-            return from_spec(spec, SinkWindowSpec, sliding_window=rule.window, keep_first=rule.keep_first)
+            prompts = {"prompts_only": not self.swaa.reuse_generated, "fa_tail": self.swaa.fa_tail}
+            return from_spec(spec, SinkWindowSpec, sliding_window=rule.window, keep_first=rule.keep_first, **prompts)
         return spec if self.swaa.reuse_generated else from_spec(spec, PromptReuseSpec, fa_tail=self.swaa.fa_tail)
 
 
-def put_swaa_into(model: nn.Module, vllm_config: VllmConfig) -> None:
-    """Replaces every attention layer of a stock model. Raises ValueError for what SWAA can't be served with."""
+def settings_of(vllm_config: VllmConfig) -> SwaaSettings | None:
+    """The repo's settings; None if no layer is windowed."""
     config = vllm_config.model_config.hf_config
     settings = SwaaSettings.parse(getattr(config, "swaa_config", None), config.num_hidden_layers)
-    rules = {layer: _rule(settings, layer) for layer in range(config.num_hidden_layers)}
-    if not any(rule.rule for rule in rules.values()):
-        return
+    windowed = any(_rule(settings, layer).rule for layer in range(config.num_hidden_layers))
+    return settings if windowed else None
+
+
+def put_swaa_into(model: nn.Module, vllm_config: VllmConfig, settings: SwaaSettings) -> None:
+    """Replaces every attention layer of a stock model. Raises ValueError for what SWAA can't be served with."""
+    depth = vllm_config.model_config.hf_config.num_hidden_layers
+    rules = {layer: _rule(settings, layer) for layer in range(depth)}
     refuse_options(vllm_config, settings)
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, Attention)]
     for name, stock in found:

@@ -32,13 +32,16 @@ def _model_class(family: Family) -> type[Any]:
         # Not at the top: vLLM also imports this file to learn of the class, where no device may be touched.
         try:
             from swaa_convert.vllm.backends import choose_backend
-            from swaa_convert.vllm.layers import put_swaa_into
+            from swaa_convert.vllm.layers import put_swaa_into, settings_of
         except ImportError as error:
             raise ImportError(f"SWAA is served with vLLM 0.26 or newer, not {vllm.__version__}: {error}") from error
 
-        choose_backend(vllm_config)
+        settings = settings_of(vllm_config)
+        if settings is not None:
+            choose_backend(vllm_config)
         with putting_swaa(vllm_config.model_config.hf_config):
             stock.__init__(self, vllm_config=vllm_config, prefix=prefix, **kwargs)
-        put_swaa_into(self, vllm_config)
+        if settings is not None:
+            put_swaa_into(self, vllm_config, settings)
 
     return type(family.swaa_architecture, (stock,), {"__init__": init, "__module__": __name__})

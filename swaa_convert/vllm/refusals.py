@@ -49,7 +49,7 @@ def refuse_layer(layer: Any, expected: type[Any]) -> None:
 
 def refuse_kernel(impl: Any) -> None:
     """Raises ValueError for a version of flash-attention that can't compute our pieces, or hasn't been seen to."""
-    version = getattr(impl, "vllm_flash_attn_version", None) or FLASH_VERSION
+    version = getattr(impl, "vllm_flash_attn_version", FLASH_VERSION)
     if version != FLASH_VERSION:
         _refuse(f"flash-attention {version}: start vLLM with --attention-backend TRITON_ATTN")
 

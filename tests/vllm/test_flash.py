@@ -30,7 +30,8 @@ def test_tokens(zoo: Zoo, recipe: str) -> None:
         assert {"FLASH_ATTN"} == {layer.attn_backend.get_name() for layer in layers}
         first = greedy(llm, mixed(2) + mixed(3), 24)
         served.check(first)
-        served.check(greedy(llm, next_turns(first), 4))
+        for _ in range(2):
+            served.check(greedy(llm, next_turns(first), 4))
 
 
 def test_other_versions_are_refused(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+import torch
+
 from tests.support.embed import Zoo, prompt
 from tests.vllm.engine import BLOCK, Served, engine, greedy, metric
 
@@ -56,25 +59,95 @@ def _most_blocks_held(llm: Any, ids: list[int], new: int) -> int:
     return most
 
 
-def test_a_resumed_request_looks_for_no_others_blocks(zoo: Zoo) -> None:
+@pytest.mark.parametrize(
+    "recipe", [{}, {"full_layers": (3,), "fa_decode_layers": (0, 2)}], ids=["one kind", "two kinds"]
+)
+@pytest.mark.parametrize("length, steps", [(130, 40), (158, 2), (160, 1)])
+def test_a_resumed_request_looks_for_no_others_blocks(
+    zoo: Zoo, recipe: dict[str, Any], length: int, steps: int
+) -> None:
     """A prompt that holds what the request generated was computed windowed: the request must not find it."""
     from vllm import SamplingParams
 
-    served = Served(zoo)
+    served = Served(zoo, **recipe)
     with engine(served.repo) as llm:
-        (answer,) = greedy(llm, [prompt(130)], 64)
+        (answer,) = greedy(llm, [prompt(length)], 64)
         new = list(answer.outputs[0].token_ids)
-        greedy(llm, [prompt(130) + new], 1)
+        greedy(llm, [prompt(length) + new], 1)
         settings = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True, logprobs=0)
-        llm.llm_engine.add_request("again", {"prompt_token_ids": prompt(130)}, settings)
-        for _ in range(40):
+        llm.llm_engine.add_request("again", {"prompt_token_ids": prompt(length)}, settings)
+        for _ in range(steps):
             llm.llm_engine.step()
+        (running,) = _scheduler(llm).running
         _preempt(llm)
+        found = _scheduler(llm).kv_cache_manager.get_computed_blocks(running)[1]
+        assert found == 0, f"{found} tokens of a prompt of {length} and {running.num_output_tokens} more"
         outputs = []
         while llm.llm_engine.has_unfinished_requests():
             outputs += [output for output in llm.llm_engine.step() if output.finished]
         served.check(outputs)
         assert metric(llm, "num_preemptions") == 1
+
+
+def test_a_hit_without_a_sink_ends_before_it() -> None:
+    """Where sinks are more than the window, the blocks before it are needed too."""
+    from vllm.v1.core.block_pool import BlockPool
+    from vllm.v1.core.kv_cache_utils import BlockHash, make_block_hash_with_group_id
+
+    from swaa_convert.vllm.kv_cache import SinkWindowManager, SinkWindowSpec
+
+    sizes = {"block_size": 32, "num_kv_heads": 1, "head_size": 32, "dtype": torch.float32}
+    spec = SinkWindowSpec(**sizes, sliding_window=48, keep_first=150)
+    pool = BlockPool(num_gpu_blocks=50, enable_caching=True, hash_block_size=32)
+    hashes = [BlockHash(bytes([number]) * 32) for number in range(12)]
+    blocks = pool.get_new_blocks(12)
+    for key, block in zip(hashes, blocks, strict=True):
+        block._block_hash = make_block_hash_with_group_id(key, 0)
+        pool.cached_block_hash_to_block.insert(block._block_hash, block)
+
+    def hit() -> tuple[list[bool], int]:
+        given = {"kv_cache_group_ids": [0], "block_pool": pool, "kv_cache_spec": spec}
+        (found,), length = SinkWindowManager.find_longest_cache_hit(
+            hashes, 12 * 32, **given, drop_eagle_block=False, alignment_tokens=32
+        )
+        return [not block.is_null for block in found], length
+
+    assert hit() == ([True] * 5 + [False] * 5 + [True] * 2, 12 * 32)
+    pool.cached_block_hash_to_block.pop(blocks[4].block_hash, blocks[4].block_id)
+    assert hit() == ([True] * 4, 4 * 32)
+
+
+def test_a_session_publishes_only_its_first_prompt(zoo: Zoo) -> None:
+    """Streamed inputs make prompt of what was generated; its KV stays dense, and is nobody else's."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    served = Served(zoo)
+    with engine(served.repo) as llm:
+        core, inputs = llm.llm_engine.engine_core, llm.llm_engine.input_processor
+
+        def turn(ids: list[int], new: int, more: bool = True) -> list[int]:
+            settings = SamplingParams(
+                temperature=0, max_tokens=new, ignore_eos=True, output_kind=RequestOutputKind.DELTA
+            )
+            prompt_ids = {"prompt_token_ids": ids}
+            tasks = core.get_supported_tasks()
+            core.add_request(
+                inputs.process_inputs("session", prompt_ids, settings, supported_tasks=tasks, resumable=more)
+            )
+            tokens: list[int] = []
+            # The last turn only ends the session.
+            for _ in range(new + 5):
+                tokens += [token for output in core.get_output().outputs for token in output.new_token_ids]
+            return tokens
+
+        answer = turn(prompt(130, 1), 100)
+        turn(prompt(30, 7), 4)
+        turn([0], 1, more=False)
+        history = prompt(130, 1) + answer[:-1] + prompt(30, 7)
+        outputs = greedy(llm, [history], 4)
+        assert outputs[0].num_cached_tokens == 128
+        served.check(outputs)
 
 
 def _preempt(llm: Any) -> None:

@@ -11,6 +11,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "FA decode": {},
     "no FA decode": {"fa_decode": False},
     "FA decode in some layers": {"full_layers": (3,), "fa_decode_layers": (0, 2)},
+    "FA decode in some layers, dense tail": {"full_layers": (3,), "fa_decode_layers": (0, 2), "fa_tail": 40},
     "dense tail": {"fa_tail": 7},
     "dense tail past a prompt": {"fa_tail": 60, "full_layers": ()},
     "no sinks": {"keep_first": 0},
@@ -33,8 +34,19 @@ def test_ample_pool(zoo: Zoo, recipe: str) -> None:
         served.check(first)
         served.check(greedy(llm, mixed()))
         served.check(greedy(llm, _relatives(prompt(401, 1))))
-        served.check(greedy(llm, next_turns(first)))
+        # What a chat caches, the same chat's next reading finds.
+        for _ in range(2):
+            served.check(greedy(llm, next_turns(first)))
         assert metric(llm, "prefix_cache_hits") > 0
+
+
+def test_a_long_answer_in_a_prompt_read_twice(zoo: Zoo) -> None:
+    """Blocks of the same text, once generated and once read: windowed layers that release theirs cached the first."""
+    served = Served(zoo, **RECIPES["FA decode in some layers, dense tail"])
+    with engine(served.repo) as llm:
+        first = greedy(llm, [prompt(130)], 100)
+        for _ in range(2):
+            served.check(greedy(llm, next_turns(first), 4))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
