@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swaa_convert.errors import SwaaError
+from swaa_convert.errors import SwaaError, SwaaUsageError
 from swaa_convert.strict_json import parse_json
 
 # Small files are read whole; anything larger under these names is not what its name says.
@@ -102,7 +102,7 @@ def open_source(source: str | Path, revision: str | None, *, quiet: bool) -> Sou
     path = Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
-            raise SwaaError(f"--revision is for Hub models, but {source} is a local folder: drop --revision")
+            raise SwaaUsageError(f"--revision is for Hub models, but {source} is a local folder: drop --revision")
         return local_source(path)
     if path.exists():
         raise SwaaError(f"{source} is a file: give the folder that holds config.json and the weights")
