@@ -19,6 +19,14 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
 @dataclass(frozen=True)
+class Download:
+    """The folder that files are fetched to, and how many of their bytes are not there yet."""
+
+    folder: Path
+    size: int
+
+
+@dataclass(frozen=True)
 class Source(ABC):
     """A checkpoint to convert. It is read, never changed.
 
@@ -46,6 +54,10 @@ class Source(ABC):
     @abstractmethod
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
         """Bring all of these files here, so that `path_of` finds them."""
+
+    def to_fetch(self, names: Iterable[str]) -> Download | None:
+        """What `fetch` would bring here; None: nothing is ever fetched."""
+        return None
 
     def strange(self) -> dict[str, str]:
         """What stands where files stand but is none, and what it is."""
