@@ -1,6 +1,6 @@
-"""The check before a repo appears: its code builds its structure, and the weights on disk fit it exactly.
+"""The check before a repo appears: the code builds its structure, and the weights on disk fit it exactly.
 
-Everything happens on the meta device with the safetensors headers: no weight is read.
+Everything happens on the meta device with the safetensors headers: no weight is read, and no file of the repo is run.
 """
 
 import importlib
@@ -17,8 +17,11 @@ import torch
 import transformers
 
 from swaa_convert.check_names import fits_by_name, tied_names
+from swaa_convert.embedded_code import family_of
 from swaa_convert.errors import SwaaError
+from swaa_convert.families import Family
 from swaa_convert.quiet import silence
+from swaa_convert.resources import MODELING_DIR
 from swaa_convert.safetensors_header import TensorInfo
 from swaa_convert.weights import read_headers
 
@@ -39,15 +42,12 @@ _DTYPES = {
 _LONGEST = 300
 
 
-def check_repo(folder: Path, code: Path | None = None) -> str:
-    """Check a converted repo and say what was checked; SwaaError names what is wrong.
-
-    `code` is the folder whose code is run: the repo itself, or one with the same files.
-    """
+def check_repo(folder: Path) -> str:
+    """Check a converted repo under this version's code and say what was checked; SwaaError names what is wrong."""
     config_json = json.loads((folder / "config.json").read_bytes())
     headers = read_headers({path.name: path for path in sorted(folder.glob("*.safetensors"))})
-    loaded = repo_code(code or folder, config_json["auto_map"])
-    with loaded as (config_class, model_class), silence(), _one_line_errors():
+    family = family_of(folder.name, config_json)
+    with shipped_classes(family) as (config_class, model_class), silence(), _one_line_errors():
         config = config_class.from_pretrained(folder)
         if getattr(config, "quantization_config", None) is not None:
             return _check_quantized(model_class, config, headers)
@@ -126,19 +126,20 @@ def _empty(info: TensorInfo) -> torch.Tensor:
 
 
 @contextmanager
-def repo_code(folder: Path, auto_map: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
-    """(config class, model class) from the repo's own files, imported under a passing name.
+def shipped_classes(family: Family) -> Iterator[tuple[Any, Any]]:
+    """(config class, model class) of a family from the files that this version ships, imported under a passing name.
 
+    Never from a repo's folder: an extension module, a package or a compiled file there would come before swaa_mask.py.
     transformers' Auto classes would leave a copy of the code in the user's module cache.
     """
     package = ModuleType(f"swaa_check_{uuid.uuid4().hex}")
-    package.__path__ = [str(folder)]
+    package.__path__ = [str(MODELING_DIR)]
     sys.modules[package.__name__] = package
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield (
-            _load(package.__name__, auto_map["AutoConfig"]),
-            _load(package.__name__, auto_map["AutoModelForCausalLM"]),
+            _load(package.__name__, family.auto_map["AutoConfig"]),
+            _load(package.__name__, family.auto_map["AutoModelForCausalLM"]),
         )
     finally:
         sys.dont_write_bytecode = writes

@@ -2,26 +2,31 @@
 
 import glob
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from swaa_convert.errors import SwaaError
+from swaa_convert.hub_cache import still_to_fetch
 from swaa_convert.interruptible import interruptible
-from swaa_convert.source import LocalSource, Source, local_source
+from swaa_convert.source import Download, LocalSource, Source, local_source
 
 _CLIENTS = ("requests", "httpx", "httpx2")
 
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A model on the Hub, at the commit that `asked` (default: the main branch) named; it has the file `first`."""
+    """A model on the Hub, at the commit that `asked` (default: the main branch) named; it has the file `first`.
+
+    `blobs`: the name under which the client's cache keeps what a file holds.
+    """
 
     asked: str | None
     first: str = "config.json"
+    blobs: Mapping[str, str] = field(default_factory=dict)
 
     def path_of(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
@@ -38,6 +43,9 @@ class HubSource(Source):
         with hub_errors(self.name, self.revision), progress_bars(shown=not quiet):
             wanted = [glob.escape(name) for name in names]
             interruptible(lambda: snapshot_download(self.name, revision=self.revision, allow_patterns=wanted))
+
+    def to_fetch(self, names: Iterable[str]) -> Download:
+        return still_to_fetch(self.name, self.revision, self.files, self.blobs, names)
 
 
 def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool, first: str = "config.json") -> Source:
@@ -59,8 +67,9 @@ def open_hub_source(repo_id: str, revision: str | None, *, quiet: bool, first: s
             click.echo(f"Offline: {repo_id} as far as the Hub's cache has it ({len(found.files)} files)", err=True)
         return found
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    blobs = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id or "" for file in info.siblings or []}
     name = info.id or repo_id
-    return HubSource(name=name, repo_id=name, revision=info.sha, files=files, asked=revision, first=first)
+    return HubSource(name, name, info.sha, files, asked=revision, first=first, blobs=blobs)
 
 
 class _Unreachable(Exception):

@@ -55,7 +55,17 @@ def sweep(target: Path, keep: str | None = None) -> None:
             _sweep(target, lock, keep)
 
 
-def left(target: Path, keep: str) -> list[Path]:
+def abandoned(target: Path, keep: str) -> Path | None:
+    """The folder that `claimed` would go on with: the latest with the file `keep` in it where nobody works."""
+    found = _left_lock(target, keep)
+    if found is None:
+        return None
+    handle, lock = found
+    os.close(handle)
+    return lock.with_suffix("")
+
+
+def _left(target: Path, keep: str) -> list[Path]:
     """The folders with the file `keep` in them that runs have left or are working in, the latest first."""
     with contextlib.suppress(OSError):
         stages = [lock.with_suffix("") for lock in _locks(target)]
@@ -71,13 +81,18 @@ def _locks(target: Path) -> list[Path]:
 
 def _left_lock(target: Path, keep: str) -> tuple[int, Path] | None:
     """The lock of the latest folder that was left with the file `keep` in it, taken."""
-    for stage in left(target, keep):
+    for stage in _left(target, keep):
         lock = stage.with_name(f"{stage.name}{_LOCK}")
         with contextlib.suppress(OSError):
             handle = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            if _take(handle) and _is_at(handle, lock):
+            taken = False
+            try:
+                taken = _take(handle) and _is_at(handle, lock)
+            finally:
+                if not taken:
+                    os.close(handle)
+            if taken:
                 return handle, lock
-            os.close(handle)
     return None
 
 

@@ -10,6 +10,7 @@ from swaa_convert.chat_template import add_cot
 from swaa_convert.config_json import converted_config, swaa_config
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family, shipped_files
+from swaa_convert.foreign_code import CODE
 from swaa_convert.layers import clipped, full_layers
 from swaa_convert.manifest import MANIFEST
 from swaa_convert.merge.adapter import Adapter
@@ -25,8 +26,8 @@ from swaa_convert.weights import INDEX, SINGLE, find_weights
 CARD = "README.md"
 SOURCE_CARD = "README.source.md"
 # Code is never copied; other weight formats are not the weights that we convert.
-_LEFT_OUT = frozenset(
-    ".py .pyc .safetensors .bin .pt .pth .ckpt .gguf .ggml .onnx .onnx_data .h5 .msgpack .ot .tflite .mlmodel"
+_LEFT_OUT = CODE | frozenset(
+    ".safetensors .bin .pt .pth .ckpt .gguf .ggml .onnx .onnx_data .h5 .msgpack .ot .tflite .mlmodel"
     " .pkl .pickle .npz .nemo .tar .gz .zip".split()
 )
 

@@ -123,7 +123,7 @@ def _copied(source: Source, files: dict[str, bytes], result: Refreshed, *, quiet
     if isinstance(source, LocalSource):
         refuse_overlap(result.folder, source.root)
     kept = [name for name in source.files if _is_kept(name) and name not in {*files, *code_names(source)}]
-    require_space(result.folder, sum(source.files[name] for name in kept))
+    require_space(result.folder, sum(source.files[name] for name in kept), downloads=[source.to_fetch(kept)])
     source.fetch(kept, quiet=quiet)
     with staged(result.folder) as stage:
         for name in kept:

@@ -14,7 +14,7 @@ from typing import Any
 
 from swaa_convert import __version__
 from swaa_convert.hashing import Hasher
-from swaa_convert.leftovers import left
+from swaa_convert.leftovers import abandoned
 from swaa_convert.merge.adapter import Adapter
 from swaa_convert.progress import Progress
 from swaa_convert.source import Source
@@ -74,7 +74,8 @@ def reuse(stage: Path, key: str, hasher: Hasher, progress: Progress) -> dict[str
 
 def finished_bytes(target: Path) -> int:
     """How much of the weights a killed run has left for `target`."""
-    return sum(each.size for stage in left(target, FILE)[:1] for each in read_journal(stage).values())
+    stage = abandoned(target, FILE)
+    return 0 if stage is None else sum(each.size for each in read_journal(stage).values())
 
 
 def weights_key(source: Source, weights: Sequence[str], adapters: Sequence[Adapter], limit: int | None) -> str:

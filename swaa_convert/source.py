@@ -9,13 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swaa_convert.errors import SwaaError
+from swaa_convert.errors import SwaaError, SwaaUsageError
 from swaa_convert.strict_json import parse_json
 
 # Small files are read whole; anything larger under these names is not what its name says.
 MAX_SMALL_FILE = 256 * 1024**2
 _CACHED_SNAPSHOT = re.compile(r"models--(?P<id>.+)")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Download:
+    """The folder that files are fetched to, and how many of their bytes are not there yet."""
+
+    folder: Path
+    size: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,10 @@ class Source(ABC):
     @abstractmethod
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
         """Bring all of these files here, so that `path_of` finds them."""
+
+    def to_fetch(self, names: Iterable[str]) -> Download | None:
+        """What `fetch` would bring here; None: nothing is ever fetched."""
+        return None
 
     def strange(self) -> dict[str, str]:
         """What stands where files stand but is none, and what it is."""
@@ -102,7 +114,7 @@ def open_source(source: str | Path, revision: str | None, *, quiet: bool) -> Sou
     path = Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
-            raise SwaaError(f"--revision is for Hub models, but {source} is a local folder: drop --revision")
+            raise SwaaUsageError(f"--revision is for Hub models, but {source} is a local folder: drop --revision")
         return local_source(path)
     if path.exists():
         raise SwaaError(f"{source} is a file: give the folder that holds config.json and the weights")

@@ -95,7 +95,7 @@ def _open(given: str | Path, revision: str | None, *, quiet: bool) -> Source:
     path = Path(given).expanduser()
     if str(given) and path.is_dir():
         if revision is not None:
-            raise SwaaError(f"--lora-revision is for adapters on the Hub, but {given} is a local folder: drop it")
+            raise SwaaUsageError(f"--lora-revision is for adapters on the Hub, but {given} is a local folder: drop it")
         return local_source(path)
     if not str(given) or path.exists():
         raise SwaaError(f"--lora takes a folder that holds {CONFIG}, or a Hub id, not {str(given)!r}")

@@ -19,7 +19,8 @@ from swaa_convert.verify.checks import Check, Difference
 def check_files(repo: LocalSource, manifest: Manifest, advance: Advance) -> Check:
     """Size and SHA-256 of each file, that there are no others, and that none is or names code of somebody else.
 
-    Files and folders whose names begin with a dot are the Hub's or git's: nothing that a model is loaded from.
+    Files and folders whose names begin with a dot are the Hub's or git's: nothing that a model is loaded from. A
+    `__pycache__` is not transformers', which compiles code in a cache of its own.
     """
     found = [*_listed(repo, manifest, advance)]
     found += [Difference(name, f"is not in {MANIFEST}") for name in _all_files(repo.root) if name not in manifest.files]
@@ -82,7 +83,7 @@ def _wrong(repo: LocalSource, name: str, size: int) -> str | None:
 
 def _all_files(root: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+        folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = (Path(folder) / name).relative_to(root).as_posix()
             if not name.startswith(".") and path != MANIFEST:

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 
-from swaa_convert.check import check_repo, repo_code
+from swaa_convert.check import check_repo, shipped_classes
 from swaa_convert.errors import SwaaError
 from swaa_convert.families import Family
 from swaa_convert.quiet import silence
-from swaa_convert.resources import MODELING_DIR
 from swaa_convert.sizes import show_bytes
 from swaa_convert.source import LocalSource
 from swaa_convert.verify.checks import Check, Difference
@@ -26,7 +25,7 @@ def check_forward(repo: LocalSource, family: Family) -> Check:
     Skipped where the weights need more memory than is free, or are packed for a quantizer.
     """
     try:
-        structure = check_repo(repo.root, MODELING_DIR)
+        structure = check_repo(repo.root)
     except SwaaError as error:
         return Check(_NAME, "the weights make no model", (Difference("weights", error.message),))
     if repo.read_json("config.json").get("quantization_config") is not None:
@@ -54,7 +53,7 @@ def _run(repo: LocalSource, family: Family) -> Check:
 
 @torch.inference_mode()
 def _is_finite(repo: LocalSource, family: Family) -> bool:
-    with repo_code(MODELING_DIR, family.auto_map) as (config_class, model_class), silence():
+    with shipped_classes(family) as (config_class, model_class), silence():
         config: Any = config_class.from_pretrained(repo.root)
         model: Any = model_class.from_pretrained(
             repo.root,

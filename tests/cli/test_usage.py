@@ -66,7 +66,7 @@ def test_a_file_is_no_source(qwen3_source: Path, tmp_path: Path) -> None:
 
 
 def test_revision_is_for_the_hub(qwen3_source: Path, tmp_path: Path) -> None:
-    assert "drop --revision" in refused(qwen3_source, "-o", tmp_path / "out", "-q", "--revision", "main")
+    assert "drop --revision" in refused(qwen3_source, "-o", tmp_path / "out", "-q", "--revision", "main", code=2)
 
 
 @pytest.mark.parametrize("form", [["convert"], []])

@@ -57,6 +57,29 @@ def test_code_that_nothing_names_is_left_out(source: Path, tmp_path: Path) -> No
     assert "mine" not in json.dumps(sorted(path.name for path in (tmp_path / "out").iterdir()))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "modeling_swaa_qwen3.so",
+        "swaa_mask.cpython-311-x86_64-linux-gnu.so",
+        "swaa_mask.PYD",
+        "libx.dylib",
+        "libx.dll",
+        "swaa_mask.pyc",
+        "swaa_mask.pyw",
+        "__pycache__/swaa_mask.cpython-311.pyc",
+        "swaa_mask/__init__.py",
+        "additional_chat_templates/x.so",
+    ],
+)
+def test_compiled_code_and_packages_are_left_out(name: str, source: Path, tmp_path: Path) -> None:
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).write_bytes(b"no library")
+    assert run(source, "--out", tmp_path / "out", "--quiet").exit_code == 0
+    assert not (tmp_path / "out" / name).exists()
+    assert run("verify", tmp_path / "out").exit_code == 0
+
+
 def test_pickles_are_never_loaded(source: Path, tmp_path: Path) -> None:
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
         (source / name).write_bytes(b"cos\nsystem\n(S'touch " + bytes(tmp_path / MARK) + b"'\ntR.")

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from swaa_convert.copying import copy_file
+from swaa_convert.errors import SwaaError
+from swaa_convert.hub import HubSource
+from swaa_convert.source import Download
+from swaa_convert.space import require_space
 from tests.support.command import refused, run, tree
+from tests.support.fake_hub import FakeHub, serve
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -38,6 +43,53 @@ def test_room_is_asked_for_first(source: Path, tmp_path: Path, monkeypatch: pyte
     assert said.startswith(f"{tmp_path}: 5.0 MB are needed and 1.0 MB are free: free some space")
     assert said.endswith("or hard-link the weights with --link")
     assert os.listdir(tmp_path) == ["source"]
+
+
+def test_a_download_to_the_same_disk_needs_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 60_000_000)
+    downloads = [Download(tmp_path / "home/hub", 30_000_000), None, Download(tmp_path / "home/hub", 2_000_000)]
+    require_space(tmp_path / "out", 30_000_000)
+    require_space(tmp_path / "out", 20_000_000, downloads=downloads)
+    with pytest.raises(SwaaError) as error:
+        require_space(tmp_path / "out", 30_000_000, downloads=downloads)
+    assert error.value.message == (
+        f"{tmp_path}: 66.2 MB are needed (32.0 MB of them for the download) and 60.0 MB are free: "
+        "free some space, choose another --out, or move the Hub's cache to another disk with HF_HOME"
+    )
+
+
+def test_a_cache_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.setattr("swaa_convert.space._device", lambda folder: folder.name == "home")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**6 if path.name == "home" else 10**9))
+    require_space(tmp_path / "out", 10**8, downloads=[Download(tmp_path / "home/hub", 0)])
+    with pytest.raises(SwaaError) as error:
+        require_space(tmp_path / "out", 10**8, downloads=[Download(tmp_path / "home/hub", 10**6)])
+    assert error.value.message == (
+        f"{tmp_path / 'home'}: 5.2 MB are needed for the download and 1.0 MB are free: "
+        "free some space or move the Hub's cache to another disk with HF_HOME"
+    )
+
+
+def test_what_the_cache_has_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder, files = tmp_path / "models--org--name", {"here": 1, "moved": 10, "half": 100, "away": 1000}
+    for name, size in (("snapshots/c0ffee/here", 1), ("blobs/b", 10), ("blobs/c.incomplete", 30)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x" * size)
+    blobs = dict(zip(files, "abcd", strict=True))
+    source = HubSource("org/name", "org/name", "c0ffee", files, asked=None, blobs=blobs)
+    assert source.to_fetch(files) == Download(folder, 1070)
+
+
+def test_a_small_disk_for_cache_and_copy(small_disk: Path, source: Path, tmp_path: Path) -> None:
+    # Room for the copy, and none for the download beside it.
+    subprocess.run(["mount", "-o", "remount,size=5300k", small_disk], check=True)
+    with serve(FakeHub({"org/name": source})) as hub:
+        both = hub.convert(small_disk / "home", "org/name", "--out", small_disk / "out", "-q")
+        apart = hub.convert(tmp_path / "home", "org/name", "--out", small_disk / "out", "-q")
+    assert "of them for the download) and" in both.stderr and both.stderr.count("\n") == 1
+    assert (both.returncode, apart.returncode) == (1, 0), apart.stderr
 
 
 def test_links_need_no_room(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import swaa_convert.leftovers
 from swaa_convert.convert import convert_checkpoint
 from swaa_convert.leftovers import claimed, moved_aside, sweep
 from swaa_convert.recipe import Recipe
+from swaa_convert.resume import FILE, Finished, Journal, finished_bytes
 from swaa_convert.staging import staged
 from tests.support.command import refused, tree
 
@@ -39,6 +40,16 @@ def test_a_live_runs_folder_stays(tmp_path: Path) -> None:
         assert (stage / "config.json").read_text() == "half"
         stage.rename(tmp_path / "out")
     assert names(tmp_path) == ["out"]
+
+
+def test_what_a_live_run_has_finished_is_not_there_to_resume(tmp_path: Path) -> None:
+    journal = Journal(dead(tmp_path / "out"), "key")
+    journal.begin({"a.safetensors": Finished(3, "")})
+    with claimed(tmp_path / "out") as stage:
+        Journal(stage, "key").begin({"a.safetensors": Finished(5, "")})
+        os.utime(stage / FILE, (2**33, 2**33))
+        assert finished_bytes(tmp_path / "out") == 3
+    assert finished_bytes(tmp_path / "out") == 5
 
 
 def test_another_targets_leftovers_stay(tmp_path: Path) -> None:

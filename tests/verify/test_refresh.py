@@ -133,6 +133,7 @@ def test_refused(stale: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     before = tree(tmp_path)
     assert "is not a converted repo" in refused("refresh-code", stale.parent / "source")
     assert "exists already" in refused("refresh-code", stale, "--out", stale.parent / "source")
+    assert "drop --revision" in refused("refresh-code", stale, "--revision", "main", code=2)
     assert "lies inside the source" in refused("refresh-code", stale, "--out", stale / "new")
     monkeypatch.chdir(stale)
     assert "change to another folder first" in refused("refresh-code", ".")
