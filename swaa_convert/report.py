@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from swaa_convert.errors import one_line
 from swaa_convert.layermap import describe_layers, render_layer_map
 from swaa_convert.merge.adapter import Adapter
 from swaa_convert.plan import Plan
@@ -39,7 +40,7 @@ class Reporter:
         full = plan.full if plan.recipe.window is not None else range(plan.depth)
         self.say(f"\n{render_layer_map(full, plan.depth, plan.fa_decode)}\n")
         for hint in plan.hints:
-            self.say(f"Note     {hint}")
+            self.say(f"Note     {one_line(hint)}")
         if plan.recipe.tuned and not plan.adapters:
             self.say("Note     this recipe is for weights tuned under SWAA: untuned ones do far worse with it")
 
@@ -62,7 +63,7 @@ class Reporter:
         """What the user should know before it is too late, on standard error."""
         for warning in warnings:
             if not self.quiet:
-                click.echo(f"Warning: {warning}", err=True)
+                click.echo(f"Warning: {one_line(warning)}", err=True)
 
     def writing(self, size: int, files: int) -> AbstractContextManager[Progress]:
         """Show how the weights are written, `size` bytes in so many files."""

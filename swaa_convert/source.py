@@ -90,12 +90,13 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class LocalSource(Source):
-    """A folder on this machine."""
+    """A folder on this machine; `what` it holds, in words."""
 
     root: Path
+    what: str = "source"
 
     def path_of(self, name: str) -> Path:
-        return _inside(self.root, name)
+        return _inside(self.root, name, self.what)
 
     def fetch(self, names: Iterable[str], *, quiet: bool) -> None:
         for name in names:
@@ -125,14 +126,14 @@ def open_source(source: str | Path, revision: str | None, *, quiet: bool) -> Sou
     return open_hub_source(str(source), revision, quiet=quiet)
 
 
-def local_source(path: Path, repo_id: str | None = None) -> LocalSource:
+def local_source(path: Path, repo_id: str | None = None, what: str = "source") -> LocalSource:
     """A folder as a source; inside the Hub's cache its path says the id and the commit."""
     root = path.resolve()
     cached = _CACHED_SNAPSHOT.fullmatch(root.parent.parent.name) if root.parent.name == "snapshots" else None
     if cached is not None:
         repo_id = repo_id or cached["id"].replace("--", "/")
     revision = root.name if cached is not None else None
-    return LocalSource(repo_id or root.name, repo_id, revision, _list(root), root)
+    return LocalSource(repo_id or root.name, repo_id, revision, _list(root), root, what)
 
 
 def _list(root: Path) -> dict[str, int]:
@@ -156,10 +157,10 @@ def _kind(path: Path) -> str:
     return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _inside(root: Path, name: str) -> Path:
+def _inside(root: Path, name: str, what: str) -> Path:
     """The real file behind `name`: in the folder, or among the blobs of the Hub cache around it."""
     real = (root / name).resolve()
     homes = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
     if not any(real.is_relative_to(home) for home in homes):
-        raise SwaaError(f"{root.name}: {name} is a link out of the source folder: replace it by the file itself")
+        raise SwaaError(f"{root.name}: {name} is a link out of the {what} folder: replace it by the file itself")
     return real

@@ -47,6 +47,7 @@ _REASONS = {
     ),
 }
 _HEAD = re.compile(r"(ForCausalLM|ForConditionalGeneration|(Model)?(With)?LMHead(Model)?)$")
+_OTHER_HEAD = re.compile(r"(Model|For(?!CausalLM)[A-Z][A-Za-z]+)$")
 
 
 def why_not(architecture: str) -> str:
@@ -57,7 +58,7 @@ def why_not(architecture: str) -> str:
             return f", which can't be adapted: {reason}"
     if architecture.endswith("ForConditionalGeneration"):
         return ", which is not a language model alone: give a text-only checkpoint (XxxForCausalLM)"
-    if not _HEAD.search(architecture):
+    if _OTHER_HEAD.search(architecture):
         return ", which is no causal language model: give the checkpoint of an XxxForCausalLM"
     supported = sorted(family.architecture.removesuffix("ForCausalLM") for family in families())
     return f"; supported are (each with ForCausalLM) {', '.join(supported)}"

@@ -59,20 +59,20 @@ def read_headers(paths: Mapping[str, Path]) -> dict[str, TensorInfo]:
     return {tensor: info for header in headers.values() for tensor, info in header.items()}
 
 
-def read_header(path: Path, name: str) -> dict[str, TensorInfo]:
-    """The tensors of one safetensors file; a damaged file is refused by its `name`."""
+def read_header(path: Path, name: str, whose: str = "source") -> dict[str, TensorInfo]:
+    """The tensors of one safetensors file; a damaged file is refused by its `name`, as one of the source's or so."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            raise _damaged(name, "its header runs past its end")
+            raise _damaged(name, "its header runs past its end", whose)
         if length > _MAX_HEADER:
-            raise _damaged(name, f"its header is absurdly large, {length} bytes")
+            raise _damaged(name, f"its header is absurdly large, {length} bytes", whose)
         text = file.read(length)
     try:
         return parse_header(text, size - 8 - length)
     except ValueError as error:
-        raise _damaged(name, str(error)) from error
+        raise _damaged(name, str(error), whose) from error
 
 
 def _homes(headers: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, str]:
@@ -117,5 +117,5 @@ def _no_weights(source: Source) -> str:
     return f"has no weights: neither {SINGLE} nor {INDEX}"
 
 
-def _damaged(name: str, reason: str) -> SwaaError:
-    return SwaaError(f"{name} is damaged ({reason}): fetch the source again")
+def _damaged(name: str, reason: str, whose: str) -> SwaaError:
+    return SwaaError(f"{name} is damaged ({reason}): fetch the {whose} again")

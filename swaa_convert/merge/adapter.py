@@ -51,6 +51,7 @@ class Adapter:
         for name in WEIGHTS:
             if name in self.source.files:
                 return name
+            _refuse_strange(self.source, name)
         raise SwaaError(f"{self.name} has no {WEIGHTS[0]}: save the adapter again, or fetch it again")
 
     @cached_property
@@ -76,6 +77,10 @@ def open_adapters(given: Sequence[str | Path], revisions: Sequence[str] = (), *,
 def open_adapter(given: str | Path, revision: str | None = None, *, quiet: bool = True) -> Adapter:
     """The adapter in a local folder or on the Hub; only its small files are fetched."""
     source = _open(given, revision, quiet=quiet)
+    if not source.name.isprintable():
+        # It stands in the card and in the recipe.
+        raise SwaaError(f"--lora: the adapter's name {source.name!r} holds a line break or the like: rename the folder")
+    _refuse_strange(source, CONFIG)
     if CONFIG not in source.files:
         what = "is a model, not an adapter" if "config.json" in source.files else f"has no {CONFIG}"
         raise SwaaError(f"--lora: {source.name} {what}: give what peft's save_pretrained wrote")
@@ -91,12 +96,18 @@ def refuse_inside(target: Path, adapters: Sequence[Adapter]) -> None:
             raise SwaaError(f"--lora: {adapter.name} lies inside --out {target}: choose another folder")
 
 
+def _refuse_strange(source: Source, name: str) -> None:
+    """A folder, a pipe or a broken link where a file should be."""
+    if name not in source.files and (what := source.strange().get(name)):
+        raise SwaaError(f"--lora: {source.name}: {name} is {what}: put the adapter's file itself there")
+
+
 def _open(given: str | Path, revision: str | None, *, quiet: bool) -> Source:
     path = Path(given).expanduser()
     if str(given) and path.is_dir():
         if revision is not None:
             raise SwaaUsageError(f"--lora-revision is for adapters on the Hub, but {given} is a local folder: drop it")
-        return local_source(path)
+        return local_source(path, what="adapter")
     if not str(given) or path.exists():
         raise SwaaError(f"--lora takes a folder that holds {CONFIG}, or a Hub id, not {str(given)!r}")
     if str(given).count("/") != 1 or str(given).startswith((".", "/")):

@@ -4,18 +4,25 @@ import re
 from typing import Any
 
 from swaa_convert.errors import SwaaError
+from swaa_convert.families import families
 from swaa_convert.merge.adapter import CONFIG, Adapter
+from swaa_convert.merge.adapter_config import check_settings
 from swaa_convert.source import Source
 
 _PROMPTS = {"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "ADAPTION_PROMPT", "CPT"}
 # What training on a quantized copy of a model adds to its name; the copy's weights came from that model.
 _COPY = re.compile(r"(-(unsloth|bnb|4bit|8bit|awq|gptq|int4|int8|fp8|w4a16|dynamic))+$")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+# A model's class: the family, then what it is for; our own classes and those of parts have the family's name too.
+_CLASS = re.compile(r"(?:Swaa)?(\w+?)(?:Text)?(?:PreTrainedModel|LMHeadModel|Model|For[A-Z]\w*)")
 
 
 def check_adapter(adapter: Adapter, source: Source, config: dict[str, Any]) -> str | None:
     """Refuse what cannot be merged into `source` with this config.json; return a hint if its base may differ."""
     _refuse_other_methods(adapter)
+    check_settings(adapter)
+    _refuse_random_start(adapter)
+    _refuse_other_family(adapter, source, config)
     _refuse_quantized(adapter, source, config)
     if adapter.config.get("layer_replication"):
         raise SwaaError(
@@ -36,10 +43,48 @@ def _refuse_other_methods(adapter: Adapter) -> None:
         )
     if method == "None":
         raise SwaaError(f"{adapter.name}: {CONFIG} names no peft_type: save the adapter again with peft")
+    given = adapter.config["peft_type"]
+    if not isinstance(given, str) or method.upper() == "LORA":
+        raise SwaaError(
+            f"{adapter.name}: peft_type in {CONFIG} is {given!r}, but it must be 'LORA': "
+            "mend it in a copy of the adapter, or save the adapter again with peft"
+        )
     raise SwaaError(
         f"{adapter.name} is a {method} adapter, and --lora merges LoRA only: merge it with peft's merge_and_unload, "
         "save that and convert it"
     )
+
+
+def _refuse_random_start(adapter: Adapter) -> None:
+    """peft finds this start anew whenever it loads the adapter, at random, and takes it off the base's weights."""
+    start = adapter.config.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith("pissa_niter_"):
+        raise SwaaError(
+            f"{adapter.name} was started by a random SVD that cannot be repeated (init_lora_weights {start!r} in "
+            f"{CONFIG}): save it with path_initial_model_for_weight_conversion, or merge it where it was trained"
+        )
+
+
+def _refuse_other_family(adapter: Adapter, source: Source, config: dict[str, Any]) -> None:
+    """Models of other families may have the same shapes. A class that transformers does not know says nothing."""
+    trained = adapter.config.get("auto_mapping")
+    named = trained.get("base_model_class") if isinstance(trained, dict) else None
+    if not isinstance(trained, dict) or not isinstance(named, str):
+        return
+    ours, theirs = config["architectures"][0], _family(named)
+    stock = str(trained.get("parent_library") or "transformers.").startswith("transformers.")
+    known = stock or theirs in {_family(family.architecture) for family in families()}
+    if theirs is not None and known and theirs != _family(ours):
+        raise SwaaError(
+            f"{adapter.name} was trained on a {named} (auto_mapping in {CONFIG}), but {source.name} is a {ours}: "
+            "convert the model that it was trained on"
+        )
+
+
+def _family(name: str) -> str | None:
+    """The family that a model's class belongs to, if its name says so."""
+    found = _CLASS.fullmatch(name)
+    return found[1].lower() if found else None
 
 
 def _refuse_quantized(adapter: Adapter, source: Source, config: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from swaa_convert.config_json import swaa_config
+from swaa_convert import __version__
+from swaa_convert.config_json import SWAA_CONFIG_VERSION, swaa_config
 from swaa_convert.errors import SwaaError, nearest
 from swaa_convert.layers import clipped, full_layers
 from swaa_convert.merge.adapter import CONFIG, Adapter
@@ -73,6 +74,12 @@ def _swaa_config(adapter: Adapter, name: str) -> dict[str, Any] | None:
 
 def _recipe_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
     """A `swaa_config` object in a recipe's words."""
+    version = values.get("version", SWAA_CONFIG_VERSION)
+    if type(version) is not int or version != SWAA_CONFIG_VERSION:
+        raise SwaaError(
+            f"{where}: swaa_config has version {version!r}, but swaa-convert {__version__} reads "
+            f"{SWAA_CONFIG_VERSION}: install a newer swaa-convert"
+        )
     for key in values:
         if key not in _KEYS:
             raise SwaaError(f"{where}: unknown key {key!r} in swaa_config: {nearest(str(key), _KEYS)}")

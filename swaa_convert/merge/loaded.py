@@ -20,9 +20,12 @@ from torch import Tensor
 from swaa_convert.errors import SwaaError
 from swaa_convert.merge.adapter import CONFIG, WEIGHTS, Adapter
 from swaa_convert.merge.quiet import silence
+from swaa_convert.merge.stored import DTYPES, is_finite
 from swaa_convert.weights import read_header
 
 _SIZES = re.compile(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)")
+# What a repo cloned without git-lfs has in place of its large files.
+_POINTER = b"version https://git-lfs"
 # Keys of adapter_config.json that are not settings of peft's.
 _OURS = {"swaa_config"}
 # What newer versions of peft write for every adapter, whether it means anything or not.
@@ -63,7 +66,9 @@ def load_adapter(adapter: Adapter) -> LoadedAdapter:
     if not tensors:
         raise SwaaError(f"{adapter.name}: {adapter.weights} holds no tensors: save the adapter again")
     for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.dtype not in DTYPES.values():
+            raise _other_dtype(adapter, key, str(tensor.dtype).removeprefix("torch."))
+        if not is_finite(tensor):
             raise SwaaError(
                 f"{adapter.name}: {key} holds NaN or infinity: its training diverged, so take an earlier checkpoint"
             )
@@ -111,8 +116,12 @@ def _config(adapter: Adapter) -> Any:
 def _tensors(adapter: Adapter) -> dict[str, Tensor]:
     name = adapter.weights
     path = adapter.source.path_of(name)
+    _refuse_pointer(adapter, path)
     if name == WEIGHTS[0]:
-        read_header(path, f"{adapter.name}: {name}")
+        for key, info in read_header(path, f"{adapter.name}: {name}", "adapter").items():
+            # Some of them, torch cannot even read.
+            if info.dtype not in DTYPES:
+                raise _other_dtype(adapter, key, info.dtype)
         return load_file(path)
     try:
         # Only tensors and plain containers are unpickled, no code.
@@ -123,6 +132,21 @@ def _tensors(adapter: Adapter) -> dict[str, Tensor]:
             f"{adapter.name}: {name} is damaged or holds more than tensors: load it with peft once and save it again, "
             "as safetensors"
         ) from error
+
+
+def _refuse_pointer(adapter: Adapter, path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise SwaaError(
+                f"{adapter.name}: {adapter.weights} is a git-lfs pointer, not the weights: "
+                "run `git lfs pull` where the adapter comes from, or fetch the adapter again"
+            )
+
+
+def _other_dtype(adapter: Adapter, key: str, dtype: str) -> SwaaError:
+    return SwaaError(
+        f"{adapter.name}: {key} is stored as {dtype}, which is no LoRA's: save the adapter again in bf16, fp16 or fp32"
+    )
 
 
 def _sentence(error: Exception) -> str:

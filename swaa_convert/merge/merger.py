@@ -15,7 +15,7 @@ from swaa_convert.merge.loaded import load_adapter
 from swaa_convert.merge.memory import return_large_blocks
 from swaa_convert.merge.model import EMBEDDINGS, empty_model, is_tied
 from swaa_convert.merge.peft_merge import Unit, merge_experts, merge_units
-from swaa_convert.merge.stored import DTYPES, raw, read_tensor
+from swaa_convert.merge.stored import DTYPES, is_finite, raw, read_tensor
 from swaa_convert.merge.targets import find_targets
 from swaa_convert.shards.layout import Shard, Slot
 from swaa_convert.source import Source
@@ -87,9 +87,15 @@ class Merger:
         One thread does all merging: torch computes with all of the machine's cores, and what each thread of its own
         allocates in passing would stay with it.
         """
+        return self._thread.submit(self._merge_wanted, slots).result()
+
+    def _merge_wanted(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
         wanted = {slot.name for slot in slots}
-        merged = self._thread.submit(self._merge, slots).result()
-        return {name: tensor for name, tensor in merged.items() if name in wanted}
+        merged = {name: tensor for name, tensor in self._merge(slots).items() if name in wanted}
+        for name, tensor in merged.items():
+            if not is_finite(tensor):
+                self._refuse_overflow(name)
+        return merged
 
     def _merge(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
         unit = self._unit_of[slots[0].name]
@@ -99,6 +105,18 @@ class Merger:
         wanted = [expert for slot in slots if (expert := stack.expert_of(slot.name)) is not None]
         chosen = stack.chosen(wanted, self._experts_at_once(unit, stack))
         return merge_experts(self._model, stack, chosen, self._adapters, self._read)
+
+    def _refuse_overflow(self, name: str) -> None:
+        """Adapters of finite numbers can make infinite ones; what the source has of these stays as it is."""
+        slot = self._slots.get(name) or self._slots[_INPUT]
+        if not is_finite(read_tensor(self._source.path_of, slot)):
+            return
+        unit = self._unit_of[name]
+        adapters = [each.name for each in self._adapters if each.keys.keys() & set(unit)]
+        raise SwaaError(
+            f"{' and '.join(adapters)}: merged, {name} holds NaN or infinity: the numbers are too large for "
+            f"{slot.dtype}, so check lora_alpha and r, or take an earlier checkpoint"
+        )
 
     def _next_units(self, slots: Sequence[Slot]) -> list[Unit]:
         units: list[Unit] = []

@@ -52,7 +52,11 @@ KINDS: Cases = {
     ),
     "a name with a line break": (config(architectures=["A\nB\x1b[31m"]), "is a A\\nB\\x1b[31m; supported are"),
     "an endless name": (config(architectures=["A" * 10**6]), "supported are", "Starcoder2"),
-    "classifier": (config(architectures=["Qwen3ForSequenceClassification"]), "supported are", "Qwen3Moe, "),
+    "classifier": (
+        config(architectures=["Qwen3ForSequenceClassification"]),
+        "is no causal language model",
+        "XxxForCausalLM",
+    ),
     "other model_type": (config(model_type="qwen2"), "model_type in config.json is 'qwen2'", "has 'qwen3'"),
     "model_type is a number": (config(model_type=3), "model_type in config.json is 3"),
     "no model_type": (config(model_type=...), "model_type in config.json is None"),

@@ -1,6 +1,7 @@
 """Adapters that cannot be merged are refused in one line that names them and the way out, and nothing is written."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,56 @@ def pickled(adapter: Path) -> None:
     torch.save({"evil": Path}, adapter / "adapter_model.bin")
 
 
+def cast(dtype: torch.dtype) -> Change:
+    return tensors(lambda found: found.update({KEY: found[KEY].to(dtype)}))
+
+
+def packed(dtype: str, size: int) -> Change:
+    """Weights in a dtype that torch has no tensors of, or none that can be computed with."""
+    header = json.dumps({"x": {"dtype": dtype, "shape": [4], "data_offsets": [0, size]}}).encode()
+    return written(WEIGHTS, len(header).to_bytes(8, "little") + header + bytes(size))
+
+
+def as_bin(dtype: torch.dtype) -> Change:
+    def change(adapter: Path) -> None:
+        torch.save({KEY: load_file(adapter / WEIGHTS)[KEY].to(dtype)}, adapter / "adapter_model.bin")
+        (adapter / WEIGHTS).unlink()
+
+    return change
+
+
+def pointer(name: str) -> Change:
+    def change(adapter: Path) -> None:
+        (adapter / WEIGHTS).unlink()
+        (adapter / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n")
+
+    return change
+
+
+def replaced(make: Callable[[Path], object], name: str = WEIGHTS) -> Change:
+    """Something else where the file was."""
+
+    def change(adapter: Path) -> None:
+        (adapter / name).unlink()
+        make(adapter / name)
+
+    return change
+
+
+def moved_out(adapter: Path) -> None:
+    """Weights elsewhere, and a link to them."""
+    elsewhere = adapter.parent / "elsewhere"
+    (adapter / WEIGHTS).rename(elsewhere)
+    (adapter / WEIGHTS).symlink_to(elsewhere)
+
+
+def trained_on(name: object, library: object = "transformers.models.some.modeling_some") -> Change:
+    return setting(task_type=None, auto_mapping={"base_model_class": name, "parent_library": library})
+
+
+NO_LORAS = "which is no LoRA's: save the adapter again in bf16"
+NOT_REPEATED = "was started by a random SVD that cannot be repeated (init_lora_weights"
+TRAINED = "was trained on a {} (auto_mapping in adapter_config.json), but qwen3-untied-bfloat16 is a Qwen3ForCausalLM: "
 REFUSED: dict[str, tuple[Change, str]] = {
     "not a number": (tensors(lambda t: t[KEY].fill_(float("nan"))), f"{KEY} holds NaN or infinity"),
     "infinite": (tensors(lambda t: t[KEY].view(-1)[3:4].fill_(float("-inf"))), "holds NaN or infinity"),
@@ -90,6 +141,89 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a pickle that runs code": (pickled, "adapter_model.bin is damaged or holds more than tensors"),
     "a swaa_config that is none": (setting(swaa_config=3), "swaa_config in adapter_config.json must be an object"),
     "a misspelt swaa_config": (setting(swaa_config={"keep_frist": 3}), "did you mean 'keep_first'?"),
+    "a swaa_config of the future": (
+        setting(swaa_config={"sliding_window_size": 9, "news": 1, "version": 9}),
+        "adapter_config.json: swaa_config has version 9, but swaa-convert",
+    ),
+    "a swaa_config of true": (setting(swaa_config={"version": True}), "swaa_config has version True"),
+    "a random start": (setting(init_lora_weights="pissa_niter_4"), f"{NOT_REPEATED} 'pissa_niter_4'"),
+    "float8": (cast(torch.float8_e4m3fn), f"{KEY} is stored as F8_E4M3, {NO_LORAS}"),
+    "another float8": (cast(torch.float8_e5m2), f"{KEY} is stored as F8_E5M2, {NO_LORAS}"),
+    "int8": (cast(torch.int8), f"{KEY} is stored as I8, {NO_LORAS}"),
+    "int64": (cast(torch.int64), f"{KEY} is stored as I64, {NO_LORAS}"),
+    "bool": (cast(torch.bool), f"{KEY} is stored as BOOL, {NO_LORAS}"),
+    "complex": (cast(torch.complex64), f"{KEY} is stored as C64, {NO_LORAS}"),
+    "float4": (packed("F4", 2), f"x is stored as F4, {NO_LORAS}"),
+    "float6": (packed("F6_E2M3", 3), f"x is stored as F6_E2M3, {NO_LORAS}"),
+    "exponents": (packed("F8_E8M0", 4), f"x is stored as F8_E8M0, {NO_LORAS}"),
+    "int8 in a pickle": (as_bin(torch.int8), f"{KEY} is stored as int8, {NO_LORAS}"),
+    "a pointer": (pointer(WEIGHTS), f"{WEIGHTS} is a git-lfs pointer, not the weights"),
+    "a pointer to a pickle": (pointer("adapter_model.bin"), "adapter_model.bin is a git-lfs pointer, not the weights"),
+    "cut off": (lambda adapter: os.truncate(adapter / WEIGHTS, 999), "is damaged"),
+    "weights elsewhere": (moved_out, f"{WEIGHTS} is a link out of the adapter folder: replace it"),
+    "a folder for weights": (replaced(Path.mkdir), f"{WEIGHTS} is a folder: put the adapter's file itself there"),
+    "a pipe for weights": (replaced(os.mkfifo), f"{WEIGHTS} is a pipe"),
+    "a broken link for weights": (replaced(lambda path: path.symlink_to("no")), f"{WEIGHTS} is a link to nothing"),
+    "a pipe for a config": (replaced(os.mkfifo, "adapter_config.json"), "adapter_config.json is a pipe"),
+    "large numbers": (tensors(lambda t: [value.fill_(1e38) for value in t.values()]), "_proj.weight holds NaN or inf"),
+    "a large alpha": (setting(lora_alpha=1e308), "too large for BF16, so check lora_alpha and r"),
+    "another family": (trained_on("LlamaForCausalLM"), TRAINED.format("LlamaForCausalLM")),
+    "a family's part": (trained_on("LlamaModel"), TRAINED.format("LlamaModel")),
+    "a family with a longer name": (trained_on("Qwen3MoeForCausalLM"), TRAINED.format("Qwen3MoeForCausalLM")),
+    "a family with a shorter name": (trained_on("Qwen2ForCausalLM"), TRAINED.format("Qwen2ForCausalLM")),
+    "a family that is not ours": (trained_on("GPT2LMHeadModel"), TRAINED.format("GPT2LMHeadModel")),
+    "a family of no library": (trained_on("GPT2LMHeadModel", None), TRAINED.format("GPT2LMHeadModel")),
+    "a converted model": (
+        trained_on("SwaaLlamaForCausalLM", "transformers_modules.x.modeling_swaa_llama"),
+        TRAINED.format("SwaaLlamaForCausalLM"),
+    ),
+}
+# Values in adapter_config.json, and what must stand there.
+WRONG: list[tuple[str, Any, str]] = [
+    ("r", "4", "a whole number from 1 on"),
+    ("r", 0, "a whole number from 1 on"),
+    ("r", -4, "a whole number from 1 on"),
+    ("r", 4.0, "a whole number from 1 on"),
+    ("r", True, "a whole number from 1 on"),
+    ("lora_alpha", None, "a number"),
+    ("lora_alpha", "8", "a number"),
+    ("lora_alpha", True, "a number"),
+    ("lora_dropout", "0.1", "a number"),
+    ("rank_pattern", [], "an object of whole numbers from 1 on"),
+    ("rank_pattern", None, "an object of whole numbers from 1 on"),
+    ("rank_pattern", {"q_proj": "2"}, "an object of whole numbers from 1 on"),
+    ("alpha_pattern", "q_proj", "an object of numbers"),
+    ("alpha_pattern", {"q_proj": None}, "an object of numbers"),
+    ("layers_to_transform", "1", "a layer's number, a list of them or null"),
+    ("layers_to_transform", ["1"], "a layer's number, a list of them or null"),
+    ("layers_pattern", 1, "a name, a list of names or null"),
+    ("target_modules", 3, "a name, a list of names or null"),
+    ("target_modules", ["q_proj", 3], "a name, a list of names or null"),
+    ("exclude_modules", {}, "a name, a list of names or null"),
+    ("modules_to_save", "lm_head", "a list of names or null"),
+    ("target_parameters", "q_proj.weight", "a list of names or null"),
+    ("trainable_token_indices", 3, "a list of numbers, such lists by module or null"),
+    ("trainable_token_indices", {"embed_tokens": 3}, "a list of numbers, such lists by module or null"),
+    ("use_rslora", "false", "true or false"),
+    ("use_dora", 0, "true or false"),
+    ("fan_in_fan_out", "no", "true or false"),
+    ("bias", "some", "one of none, all, lora_only"),
+    ("bias", [], "one of none, all, lora_only"),
+    ("init_lora_weights", 3, "true, false or the name of a start"),
+    ("base_model_name_or_path", {"a": 1}, "the name of a model"),
+    ("peft_type", "lora", "'LORA'"),
+    ("peft_type", 3, "'LORA'"),
+]
+SAME_FAMILY: dict[str, Change] = {
+    "itself": trained_on("Qwen3ForCausalLM"),
+    "its part": trained_on("Qwen3Model"),
+    "another head": trained_on("Qwen3ForSequenceClassification"),
+    "converted": trained_on("SwaaQwen3ForCausalLM", "transformers_modules.x.modeling_swaa_qwen3"),
+    "another spelling": trained_on("QWen3ForCausalLM", "transformers_modules.x.modeling_qwen3"),
+    "a wrapper": trained_on("AutoModelForCausalLMWithValueHead", "trl.models.modeling_value_head"),
+    "somebody's own": trained_on("MyModel", "__main__"),
+    "no class": trained_on(3),
+    "no mapping": setting(auto_mapping=[]),
 }
 
 
@@ -109,6 +243,62 @@ def test_refused(case: str, source_of: Make, adapter: Path, tmp_path: Path) -> N
     line = refused(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--quiet")
     assert said in line and line.startswith(("adapter", "--lora: adapter"))
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), WRONG, ids=[f"{key}={value}" for key, value, _ in WRONG])
+def test_wrong_settings(key: str, value: object, expected: str, source_of: Make, adapter: Path, tmp_path: Path) -> None:
+    setting(**{key: value})(adapter)
+    line = refused(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--quiet")
+    assert line.startswith(f"adapter: {key} in adapter_config.json is {value!r}, but it must be {expected}: mend it")
+
+
+@pytest.mark.parametrize("case", SAME_FAMILY)
+def test_the_same_family(case: str, source_of: Make, adapter: Path, tmp_path: Path) -> None:
+    SAME_FAMILY[case](adapter)
+    result = run(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floats_of_other_sizes(dtype: torch.dtype, source_of: Make, adapter: Path, tmp_path: Path) -> None:
+    tensors(lambda t: t.update({key: value.to(dtype) for key, value in t.items()}))(adapter)
+    result = run(source_of(), "--lora", adapter, "--out", tmp_path / "out", "-q")
+    assert result.exit_code == 0, result.output
+
+
+def test_what_the_source_has_infinite_stays(adapter: Path, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
+    weights = load_file(source / "model.safetensors")
+    name = "model.layers.1.self_attn.q_proj.weight"
+    weights[name][3, 4] = float("inf")
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    result = run(source, "--lora", adapter, "--out", tmp_path / "out", "-q")
+    assert result.exit_code == 0, result.output
+    assert load_file(tmp_path / "out/model.safetensors")[name][3, 4] == float("inf")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_overflow_in_embeddings(tied: bool, source_of: Make, tmp_path: Path) -> None:
+    source = source_of(tied=tied, dtype=torch.float16)
+    adapter = make_adapter(source, tmp_path / "adapter", modules_to_save=["lm_head"])
+    # Too much for float16 only. Where the embeddings were tied, the source has no such tensor.
+    tensors(lambda t: t.update({key: value + 1e6 for key, value in t.items() if "lm_head" in key}))(adapter)
+    said = refused(source, "--lora", adapter, "--out", tmp_path / "out", "-q")
+    assert "adapter: merged, lm_head.weight holds NaN or infinity: the numbers are too large for F16" in said
+
+
+@pytest.mark.parametrize("name", ["ad\napter", "ad\x1b[31mapter", "ad\u2028apter"])
+def test_names_of_several_lines(name: str, source_of: Make, adapter: Path, tmp_path: Path) -> None:
+    odd = adapter.rename(tmp_path / name)
+    said = refused(source_of(), "--lora", odd, "--out", tmp_path / "out", "-q")
+    assert said.startswith(f"--lora: the adapter's name {name!r} holds a line break or the like: rename the folder")
+
+
+def test_a_base_of_several_lines(source_of: Make, adapter: Path, tmp_path: Path) -> None:
+    setting(base_model_name_or_path="x\n\x1b[31mERR")(adapter)
+    said = run(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--dry-run").stdout
+    assert "Note     adapter names x\\n\\x1b[31mERR as its base" in said
+    assert "\x1b" not in said
 
 
 @pytest.mark.parametrize("config", [IA3Config, LoHaConfig, LoKrConfig])
