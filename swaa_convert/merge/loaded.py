@@ -43,6 +43,8 @@ class LoadedAdapter:
         The names of its tensors, by the module that they change.
     targets:
         The modules that get a LoRA; others are replaced or have their bias replaced.
+    by_rows:
+        Those of them whose rows peft computes each from its own.
     """
 
     adapter: Adapter
@@ -50,6 +52,7 @@ class LoadedAdapter:
     tensors: Mapping[str, Tensor]
     keys: dict[str, list[str]] = field(default_factory=dict)
     targets: set[str] = field(default_factory=set)
+    by_rows: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
