@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ from swaa_convert.merge.quiet import silence
 from swaa_convert.weights import read_header
 
 _SIZES = re.compile(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)")
+# Numbers to look through at a time: torch takes several times the memory of what it looks through.
+_NUMBERS = 2**22
+# Bytes to read through one mapping, or one tensor that is larger.
+_MAPPED = 2**28
 # Keys of adapter_config.json that are not settings of peft's.
 _OURS = {"swaa_config"}
 # What newer versions of peft write for every adapter, whether it means anything or not.
@@ -58,6 +62,12 @@ class LoadedAdapter:
     def name(self) -> str:
         return self.adapter.name
 
+    def mapped_anew(self) -> "LoadedAdapter":
+        """The same, for a while: what was read through a mapping counts as memory until the mapping is gone."""
+        if self.adapter.weights != WEIGHTS[0]:
+            return self
+        return replace(self, tensors=load_file(self.adapter.source.path_of(WEIGHTS[0])))
+
 
 def load_adapter(adapter: Adapter) -> LoadedAdapter:
     """Map the tensors into memory and have peft read the configuration."""
@@ -65,12 +75,9 @@ def load_adapter(adapter: Adapter) -> LoadedAdapter:
     tensors = _tensors(adapter)
     if not tensors:
         raise SwaaError(f"{adapter.name}: {adapter.weights} holds no tensors: save the adapter again")
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise SwaaError(
-                f"{adapter.name}: {key} holds NaN or infinity: its training diverged, so take an earlier checkpoint"
-            )
-    return LoadedAdapter(adapter, config, tensors)
+    loaded = LoadedAdapter(adapter, config, tensors)
+    _refuse_infinite(loaded)
+    return loaded
 
 
 @contextmanager
@@ -126,6 +133,23 @@ def _tensors(adapter: Adapter) -> dict[str, Tensor]:
             f"{adapter.name}: {name} is damaged or holds more than tensors: load it with peft once and save it again, "
             "as safetensors"
         ) from error
+
+
+def _refuse_infinite(loaded: LoadedAdapter) -> None:
+    mapped, read = loaded.mapped_anew(), 0
+    for key in loaded.tensors:
+        tensor = mapped.tensors[key]
+        if tensor.is_floating_point() and not _is_finite(tensor):
+            raise SwaaError(
+                f"{loaded.name}: {key} holds NaN or infinity: its training diverged, so take an earlier checkpoint"
+            )
+        read += tensor.nbytes
+        if read > _MAPPED:
+            mapped, read = loaded.mapped_anew(), 0
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return all(bool(torch.isfinite(part).all()) for part in torch.split(tensor.reshape(-1), _NUMBERS))
 
 
 def _sentence(error: Exception) -> str:

@@ -82,7 +82,8 @@ def merge_rows(model: Any, rows: Rows, most: int, adapters: Iterable[LoadedAdapt
     for some in rows.blocks(most):
         few = rows.model(model, some.stop - some.start)
         parts = {path: {name: whole[some] for name, whole in stored[path].items()} for path in rows.unit}
-        merged = merge_units(few, [rows.unit], [rows.adapter(each, some) for each in touching], parts.__getitem__)
+        shares = [rows.adapter(adapter.mapped_anew(), some) for adapter in touching]
+        merged = merge_units(few, [rows.unit], shares, parts.__getitem__)
         for name, part in _joined(parts.values()).items():
             part.copy_(merged[name])
     return _joined(stored.values())
