@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from swaa_convert.weights import read_header
 _SIZES = re.compile(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)")
 # What a repo cloned without git-lfs has in place of its large files.
 _POINTER = b"version https://git-lfs"
+# Bytes to read through one mapping, or one tensor that is larger.
+_MAPPED = 2**28
 # Keys of adapter_config.json that are not settings of peft's.
 _OURS = {"swaa_config"}
 # What newer versions of peft write for every adapter, whether it means anything or not.
@@ -46,6 +48,8 @@ class LoadedAdapter:
         The names of its tensors, by the module that they change.
     targets:
         The modules that get a LoRA; others are replaced or have their bias replaced.
+    by_rows:
+        Those of them whose rows peft computes each from its own.
     """
 
     adapter: Adapter
@@ -53,10 +57,17 @@ class LoadedAdapter:
     tensors: Mapping[str, Tensor]
     keys: dict[str, list[str]] = field(default_factory=dict)
     targets: set[str] = field(default_factory=set)
+    by_rows: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
         return self.adapter.name
+
+    def mapped_anew(self) -> "LoadedAdapter":
+        """The same, for a while: what was read through a mapping counts as memory until the mapping is gone."""
+        if self.adapter.weights != WEIGHTS[0]:
+            return self
+        return replace(self, tensors=load_file(self.adapter.source.path_of(WEIGHTS[0])))
 
 
 def load_adapter(adapter: Adapter) -> LoadedAdapter:
@@ -68,11 +79,9 @@ def load_adapter(adapter: Adapter) -> LoadedAdapter:
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES.values():
             raise _other_dtype(adapter, key, str(tensor.dtype).removeprefix("torch."))
-        if not is_finite(tensor):
-            raise SwaaError(
-                f"{adapter.name}: {key} holds NaN or infinity: its training diverged, so take an earlier checkpoint"
-            )
-    return LoadedAdapter(adapter, config, tensors)
+    loaded = LoadedAdapter(adapter, config, tensors)
+    _refuse_infinite(loaded)
+    return loaded
 
 
 @contextmanager
@@ -147,6 +156,19 @@ def _other_dtype(adapter: Adapter, key: str, dtype: str) -> SwaaError:
     return SwaaError(
         f"{adapter.name}: {key} is stored as {dtype}, which is no LoRA's: save the adapter again in bf16, fp16 or fp32"
     )
+
+
+def _refuse_infinite(loaded: LoadedAdapter) -> None:
+    mapped, read = loaded.mapped_anew(), 0
+    for key in loaded.tensors:
+        tensor = mapped.tensors[key]
+        if not is_finite(tensor):
+            raise SwaaError(
+                f"{loaded.name}: {key} holds NaN or infinity: its training diverged, so take an earlier checkpoint"
+            )
+        read += tensor.nbytes
+        if read > _MAPPED:
+            mapped, read = loaded.mapped_anew(), 0
 
 
 def _sentence(error: Exception) -> str:

@@ -13,6 +13,7 @@ from swaa_convert.merge.experts import Stack
 from swaa_convert.merge.fused import fused, unfused
 from swaa_convert.merge.loaded import LoadedAdapter, one_line
 from swaa_convert.merge.model import EMBEDDINGS, fill, piece
+from swaa_convert.merge.rows import Rows
 
 Unit = tuple[str, ...]
 # The tensors stored for a module, by name.
@@ -66,6 +67,26 @@ def merge_experts(
 
     merged = merge_units(few, [(stack.path,)], touching, read_chosen)
     return stack.renumbered(merged, dict(enumerate(chosen)))
+
+
+def merge_rows(model: Any, rows: Rows, most: int, adapters: Iterable[LoadedAdapter], read: Read) -> dict[str, Tensor]:
+    """The tensors of modules merged about `most` rows at a time, in the memory that they were read into.
+
+    Parameters
+    ----------
+    read:
+        Gives the tensors stored for a module.
+    """
+    touching = [adapter for adapter in adapters if set(rows.unit) & adapter.keys.keys()]
+    stored = {path: read(path) for path in rows.unit}
+    for some in rows.blocks(most):
+        few = rows.model(model, some.stop - some.start)
+        parts = {path: {name: whole[some] for name, whole in stored[path].items()} for path in rows.unit}
+        shares = [rows.adapter(adapter.mapped_anew(), some) for adapter in touching]
+        merged = merge_units(few, [rows.unit], shares, parts.__getitem__)
+        for name, part in _joined(parts.values()).items():
+            part.copy_(merged[name])
+    return _joined(stored.values())
 
 
 def _companions(paths: set[str], adapters: Iterable[LoadedAdapter]) -> set[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Embedding, Linear, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -70,6 +70,7 @@ def _assign(adapter: LoadedAdapter, wrapped: Any, modules: set[str]) -> None:
     layers = {name: module for name, module in inner.named_modules() if _is_layer(module)}
     paths = set(_outermost(layers))
     adapter.targets.update(name for name in paths if isinstance(layers[name], LoraLayer))
+    adapter.by_rows.update(name for name in adapter.targets if _is_by_rows(layers[name], adapter.config))
     for key in adapter.tensors:
         path = _owner(key.removeprefix(_PREFIX), paths, modules)
         if path is None:
@@ -77,6 +78,13 @@ def _assign(adapter: LoadedAdapter, wrapped: Any, modules: set[str]) -> None:
         adapter.keys.setdefault(path, []).append(key)
     for path in paths - adapter.keys.keys():
         adapter.keys[path] = []
+
+
+def _is_by_rows(layer: Any, config: Any) -> bool:
+    """Whether rows don't depend on each other: DoRA's norms are those of rows, but for embeddings of columns."""
+    if type(layer) is Linear and config.use_dora:
+        return True
+    return type(layer) in (Linear, Embedding) and not layer.lora_variant
 
 
 def _is_layer(module: object) -> bool:
