@@ -1,6 +1,7 @@
 """What stands in adapter_config.json, by type: peft takes the text "false" for true, and stumbles over others late."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from swaa_convert.errors import SwaaError
@@ -10,6 +11,7 @@ _SWITCHES = ("use_rslora", "use_dora", "use_qalora", "fan_in_fan_out", "lora_bia
 _NUMBERS = ("lora_alpha", "lora_dropout")
 _NAMES = ("modules_to_save", "target_parameters")
 _NAMES_OR_ONE = ("target_modules", "exclude_modules", "layers_pattern")
+_EXPRESSIONS = ("target_modules", "exclude_modules")
 _BIASES = ("none", "all", "lora_only")
 
 
@@ -51,6 +53,9 @@ def _wrong_modules(config: Mapping[str, Any]) -> tuple[str, str] | None:
     for key in _NAMES_OR_ONE:
         if not isinstance(config.get(key), str | None) and not _is_list(config[key], str):
             return key, "a name, a list of names or null"
+    for key in _EXPRESSIONS:
+        if isinstance(config.get(key), str) and not _are_expressions([config[key]]):
+            return key, "a valid regular expression"
     layers = config.get("layers_to_transform")
     if layers is not None and type(layers) is not int and not _is_list(layers, int):
         return "layers_to_transform", "a layer's number, a list of them or null"
@@ -68,7 +73,17 @@ def _wrong_patterns(config: Mapping[str, Any]) -> tuple[str, str] | None:
         return "rank_pattern", "an object of whole numbers from 1 on"
     if not (isinstance(alphas, dict) and all(_is_number(alpha) for alpha in alphas.values())):
         return "alpha_pattern", "an object of numbers"
+    for key, patterns in (("rank_pattern", ranks), ("alpha_pattern", alphas)):
+        if not _are_expressions(patterns):
+            return key, "an object whose keys are valid regular expressions"
     return None
+
+
+def _are_expressions(values: Iterable[str]) -> bool:
+    try:
+        return all(re.compile(value) for value in values)
+    except re.error:
+        return False
 
 
 def _is_rank(value: object) -> bool:

@@ -48,8 +48,8 @@ class LoadedAdapter:
         The names of its tensors, by the module that they change.
     targets:
         The modules that get a LoRA; others are replaced or have their bias replaced.
-    by_rows:
-        Those of them whose rows peft computes each from its own.
+    axes:
+        Modules of whose rows (0) or columns (1) peft computes each from its own.
     """
 
     adapter: Adapter
@@ -57,7 +57,7 @@ class LoadedAdapter:
     tensors: Mapping[str, Tensor]
     keys: dict[str, list[str]] = field(default_factory=dict)
     targets: set[str] = field(default_factory=set)
-    by_rows: set[str] = field(default_factory=set)
+    axes: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -68,6 +68,15 @@ class LoadedAdapter:
         if self.adapter.weights != WEIGHTS[0]:
             return self
         return replace(self, tensors=load_file(self.adapter.source.path_of(WEIGHTS[0])))
+
+    def columns(self, key: str, some: slice) -> Tensor:
+        """Some columns of a tensor; of a large one, what lies between them isn't mapped all at once."""
+        whole = self.tensors[key]
+        if whole.nbytes <= _MAPPED:
+            return whole[:, some]
+        step = max(1, _MAPPED * len(whole) // whole.nbytes)
+        starts = range(0, len(whole), step)
+        return torch.cat([self.mapped_anew().tensors[key][start : start + step, some].clone() for start in starts])
 
 
 def load_adapter(adapter: Adapter) -> LoadedAdapter:
@@ -82,6 +91,11 @@ def load_adapter(adapter: Adapter) -> LoadedAdapter:
     loaded = LoadedAdapter(adapter, config, tensors)
     _refuse_infinite(loaded)
     return loaded
+
+
+def starts_from_weights(config: Any) -> bool:
+    """Whether peft computes the start of an adapter, which a merge needs, from the whole weights of a module."""
+    return config.init_lora_weights not in (True, False, "gaussian")
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from swaa_convert.merge.experts import LEAST, Stack, find_stack
 from swaa_convert.merge.loaded import load_adapter
 from swaa_convert.merge.memory import return_large_blocks
 from swaa_convert.merge.model import EMBEDDINGS, empty_model, is_tied
-from swaa_convert.merge.peft_merge import Unit, merge_experts, merge_rows, merge_units
-from swaa_convert.merge.rows import Rows, find_rows
+from swaa_convert.merge.parts import Parts, find_parts
+from swaa_convert.merge.peft_merge import Unit, merge_experts, merge_parts, merge_units
 from swaa_convert.merge.stored import DTYPES, is_finite, raw, read_tensor
 from swaa_convert.merge.targets import find_targets
 from swaa_convert.shards.layout import Shard, Slot
@@ -23,8 +23,8 @@ from swaa_convert.source import Source
 
 # peft's layers are built for modules of about this many bytes at a time.
 _BATCH = 64 * 1024**2
-# Of what is larger by itself, as many bytes of rows: peft takes several times as much for them.
-_ROWS = 16 * 1024**2
+# Of what is larger by itself, as many bytes at a time: peft takes several times as much for them.
+_PART = 16 * 1024**2
 _INPUT, _OUTPUT = (f"{path}.weight" for path in EMBEDDINGS)
 
 
@@ -53,7 +53,7 @@ class Merger:
         self._slots: dict[str, Slot] = {}
         self._unit_of: dict[str, Unit] = {}
         self._stacks: dict[Unit, Stack] = {}
-        self._rows: dict[Unit, Rows] = {}
+        self._parts: dict[Unit, Parts] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="merge")
 
     @property
@@ -72,7 +72,7 @@ class Merger:
         self._unit_of = {name: unit for name in self._slots if (unit := self._unit(name)) is not None}
         self._check()
         self._stacks = self._find_stacks()
-        self._rows = self._find_rows()
+        self._parts = self._find_parts()
         if not self.unties or _OUTPUT in self._slots:
             return {}
         # The output embeddings take the dtype and shape of the input's, whose copy they were.
@@ -104,10 +104,11 @@ class Merger:
 
     def _merge(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
         unit = self._unit_of[slots[0].name]
-        stack, rows = self._stacks.get(unit), self._rows.get(unit)
-        if rows is not None:
-            most = _ROWS * rows.count // self._size(unit)
-            return merge_rows(self._model, rows, most, self._adapters, self._read)
+        stack, parts = self._stacks.get(unit), self._parts.get(unit)
+        if parts is not None:
+            most = _PART * parts.count // self._size(unit)
+            names = [slot.name for slot in slots if self._unit_of.get(slot.name) == unit]
+            return merge_parts(self._model, parts, most, names, self._adapters, self._read)
         if stack is None:
             return merge_units(self._model, self._next_units(slots), self._adapters, self._read)
         wanted = [expert for slot in slots if (expert := stack.expert_of(slot.name)) is not None]
@@ -131,7 +132,7 @@ class Merger:
         size = 0
         for slot in slots:
             unit = self._unit_of.get(slot.name)
-            if unit is None or unit in units or unit in self._stacks or unit in self._rows:
+            if unit is None or unit in units or unit in self._stacks or unit in self._parts:
                 continue
             size += self._size(unit)
             if units and size > _BATCH:
@@ -154,10 +155,10 @@ class Merger:
         found = {unit: find_stack(self._model, unit[0], self._names[unit[0]], self._adapters) for unit in alone}
         return {unit: stack for unit, stack in found.items() if stack is not None}
 
-    def _find_rows(self) -> dict[Unit, Rows]:
-        large = [unit for unit in self.units if self._size(unit) > _BATCH and not (self.unties and unit == EMBEDDINGS)]
-        found = {unit: find_rows(self._model, unit, self._shapes(unit), self._adapters) for unit in large}
-        return {unit: rows for unit, rows in found.items() if rows is not None}
+    def _find_parts(self) -> dict[Unit, Parts]:
+        large = [unit for unit in self.units if self._size(unit) > _BATCH]
+        found = {unit: find_parts(self._model, unit, self._shapes(unit), self._adapters) for unit in large}
+        return {unit: parts for unit, parts in found.items() if parts is not None}
 
     def _shapes(self, unit: Unit) -> dict[str, tuple[int, ...]]:
         return {name: self._slots[name].shape for path in unit for name in self._names[path]}

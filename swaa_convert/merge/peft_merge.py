@@ -1,7 +1,7 @@
 """Merging a few modules: peft's own layers around their real weights, exactly as in a whole model."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor
 from swaa_convert.errors import SwaaError
 from swaa_convert.merge.experts import Stack
 from swaa_convert.merge.fused import fused, unfused
-from swaa_convert.merge.loaded import LoadedAdapter, one_line
+from swaa_convert.merge.loaded import LoadedAdapter, one_line, starts_from_weights
 from swaa_convert.merge.model import EMBEDDINGS, fill, piece
-from swaa_convert.merge.rows import Rows
+from swaa_convert.merge.parts import Parts
 
 Unit = tuple[str, ...]
 # The tensors stored for a module, by name.
@@ -34,12 +34,12 @@ def merge_units(model: Any, units: Sequence[Unit], adapters: Iterable[LoadedAdap
     """
     paths = {path for unit in units for path in unit}
     adapters = [adapter for adapter in adapters if paths & adapter.keys.keys()]
-    filled = paths | _companions(paths, adapters)
-    built = piece(model, filled)
+    filled = paths | _read_along(paths, adapters)
+    built = piece(model, filled | _stand_ins(paths, adapters))
     converted = {path for path in filled if _fill(model, built, path, read(path))}
     for adapter in adapters:
         with one_line(adapter.adapter, "cannot be merged", "load it onto the result of a conversion without --lora"):
-            built = _merged(built, adapter)
+            built = _merged(built, adapter, filled)
     state = {path: _state(built, path) for path in paths}
     _let_go(built)
     as_stored = unfused(model, _joined(state[path] for path in paths & converted)) if paths & converted else {}
@@ -69,35 +69,71 @@ def merge_experts(
     return stack.renumbered(merged, dict(enumerate(chosen)))
 
 
-def merge_rows(model: Any, rows: Rows, most: int, adapters: Iterable[LoadedAdapter], read: Read) -> dict[str, Tensor]:
-    """The tensors of modules merged about `most` rows at a time, in the memory that they were read into.
+def merge_parts(
+    model: Any, parts: Parts, most: int, wanted: Iterable[str], adapters: Iterable[LoadedAdapter], read: Read
+) -> dict[str, Tensor]:
+    """The wanted tensors of modules merged about `most` rows or columns at a time, where possible in what was read.
 
     Parameters
     ----------
+    wanted:
+        Names of the tensors.
     read:
         Gives the tensors stored for a module.
     """
-    touching = [adapter for adapter in adapters if set(rows.unit) & adapter.keys.keys()]
-    stored = {path: read(path) for path in rows.unit}
-    for some in rows.blocks(most):
-        few = rows.model(model, some.stop - some.start)
-        parts = {path: {name: whole[some] for name, whole in stored[path].items()} for path in rows.unit}
-        shares = [rows.adapter(adapter.mapped_anew(), some) for adapter in touching]
-        merged = merge_units(few, [rows.unit], shares, parts.__getitem__)
-        for name, part in _joined(parts.values()).items():
-            part.copy_(merged[name])
-    return _joined(stored.values())
+    touching = [adapter for adapter in adapters if set(parts.unit) & adapter.keys.keys()]
+    stored = {path: read(path) for path in parts.unit}
+    known = _joined(stored.values())
+    # Embeddings that were tied and no longer are have but one stored, of which the other is a copy.
+    result = {name: known[name] if name in known else next(iter(known.values())).clone() for name in wanted}
+    for some in parts.blocks(most):
+        shares = [share for adapter in touching if (share := parts.adapter(adapter.mapped_anew(), some))]
+        if shares:
+            merged = _merge_part(model, parts, some, shares, stored, read)
+            for name, whole in result.items():
+                parts.of(whole, some).copy_(merged[name])
+    return result
 
 
-def _companions(paths: set[str], adapters: Iterable[LoadedAdapter]) -> set[str]:
-    """peft wants something to put a LoRA on: where these modules are only replaced, another one comes along."""
+def _merge_part(
+    model: Any,
+    parts: Parts,
+    some: slice,
+    shares: Sequence[LoadedAdapter],
+    stored: Mapping[str, Mapping[str, Tensor]],
+    read: Read,
+) -> dict[str, Tensor]:
+    few = parts.model(model, _stand_ins(set(parts.unit), shares), some.stop - some.start)
+
+    def read_part(path: str) -> dict[str, Tensor]:
+        if path not in stored:
+            return read(path)
+        # Copies: the merged part of one module may lie where that of another is about to be written.
+        return {name: parts.of(whole, some).clone() for name, whole in stored[path].items()}
+
+    return merge_units(few, [parts.unit], shares, read_part)
+
+
+def _stand_ins(paths: set[str], adapters: Iterable[LoadedAdapter]) -> set[str]:
+    """peft wants something to put a LoRA on: where these modules are only replaced, an empty one comes along."""
     return {min(adapter.targets) for adapter in adapters if adapter.targets and not adapter.targets & paths}
 
 
+def _read_along(paths: set[str], adapters: Sequence[LoadedAdapter]) -> set[str]:
+    """Stand-ins on which another adapter would start from the weights, which it then must find."""
+    starting = [adapter.targets for adapter in adapters if starts_from_weights(adapter.config)]
+    touched = [targets for targets in starting if targets & paths]
+    return {path for path in _stand_ins(paths, adapters) if any(path in targets for targets in touched)}
+
+
 @torch.no_grad()
-def _merged(built: Any, adapter: LoadedAdapter) -> Any:
+def _merged(built: Any, adapter: LoadedAdapter, filled: set[str]) -> Any:
     """What PeftModel.from_pretrained(…).merge_and_unload() does, for the modules that `built` has."""
-    wrapped = PeftModel(built, copy.deepcopy(adapter.config))
+    config = copy.deepcopy(adapter.config)
+    if not adapter.targets & filled:
+        # No start can be computed from stand-ins, and none is wanted.
+        config.init_lora_weights = True
+    wrapped = PeftModel(built, config)
     set_peft_model_state_dict(wrapped, _tensors_for(built, adapter))
     return wrapped.merge_and_unload()
 

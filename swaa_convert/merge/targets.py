@@ -11,8 +11,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
 from swaa_convert.errors import SwaaError
-from swaa_convert.merge.loaded import LoadedAdapter, one_line
+from swaa_convert.merge.loaded import LoadedAdapter, one_line, starts_from_weights
 from swaa_convert.merge.model import EMBEDDINGS, is_tied
+from swaa_convert.merge.parts import COLUMNS, ROWS
 
 _PREFIX = "base_model.model."
 # As many of the keys that find no place are named.
@@ -33,6 +34,7 @@ def find_targets(model: Any, adapters: Sequence[LoadedAdapter], source: str) -> 
             wrapped = _wrap(model, adapter)
             _assign(adapter, wrapped, modules)
             wrapped.merge_and_unload()
+            _refuse_wrapped(adapter, model)
     outermost = _outermost({path for adapter in adapters for path in adapter.keys})
     for adapter in adapters:
         _gather(adapter, outermost)
@@ -42,8 +44,8 @@ def find_targets(model: Any, adapters: Sequence[LoadedAdapter], source: str) -> 
 def _wrap(model: Any, adapter: LoadedAdapter) -> Any:
     """The model with peft's layers in it, after peft has looked at every key."""
     config = copy.deepcopy(adapter.config)
-    if isinstance(config.init_lora_weights, str):
-        # Such a start is computed from weights, which are not here.
+    if starts_from_weights(config):
+        # Such weights are not here.
         config.init_lora_weights = True
     wrapped = PeftModel(model, config)
     shapes = {key: torch.empty_like(tensor, device="meta") for key, tensor in adapter.tensors.items()}
@@ -64,13 +66,24 @@ def _refuse_rest(adapter: LoadedAdapter, keys: list[str], has: str, why: str) ->
         )
 
 
+def _refuse_wrapped(adapter: LoadedAdapter, merged: Any) -> None:
+    """peft takes off one layer of its own; of tied embeddings, it can put on two."""
+    path = next((name for name, module in merged.named_modules() if _is_layer(module)), None)
+    if path is not None:
+        raise SwaaError(
+            f"{adapter.name}: peft cannot merge a LoRA onto {path} whose tied weights have trainable tokens too: "
+            "train again without one of the two"
+        )
+
+
 def _assign(adapter: LoadedAdapter, wrapped: Any, modules: set[str]) -> None:
     """Write down which module each key changes, and which modules get a LoRA."""
     inner = wrapped.base_model.model
     layers = {name: module for name, module in inner.named_modules() if _is_layer(module)}
     paths = set(_outermost(layers))
     adapter.targets.update(name for name in paths if isinstance(layers[name], LoraLayer))
-    adapter.by_rows.update(name for name in adapter.targets if _is_by_rows(layers[name], adapter.config))
+    axes = {name: _axis(layers[name], adapter.config) for name in paths}
+    adapter.axes.update({name: axis for name, axis in axes.items() if axis is not None})
     for key in adapter.tensors:
         path = _owner(key.removeprefix(_PREFIX), paths, modules)
         if path is None:
@@ -80,11 +93,17 @@ def _assign(adapter: LoadedAdapter, wrapped: Any, modules: set[str]) -> None:
         adapter.keys[path] = []
 
 
-def _is_by_rows(layer: Any, config: Any) -> bool:
-    """Whether rows don't depend on each other: DoRA's norms are those of rows, but for embeddings of columns."""
-    if type(layer) is Linear and config.use_dora:
-        return True
-    return type(layer) in (Linear, Embedding) and not layer.lora_variant
+def _axis(layer: Any, config: Any) -> int | None:
+    """Whether rows or columns don't depend on each other: DoRA's norms are those of rows, or of embeddings' columns."""
+    if isinstance(layer, AuxiliaryTrainingWrapper):
+        return ROWS
+    if type(layer) not in (Linear, Embedding) or starts_from_weights(config):
+        return None
+    if not layer.lora_variant:
+        return ROWS
+    if not config.use_dora:
+        return None
+    return ROWS if type(layer) is Linear else COLUMNS
 
 
 def _is_layer(module: object) -> bool:

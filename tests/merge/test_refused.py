@@ -199,6 +199,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("layers_pattern", 1, "a name, a list of names or null"),
     ("target_modules", 3, "a name, a list of names or null"),
     ("target_modules", ["q_proj", 3], "a name, a list of names or null"),
+    ("target_modules", "(q_proj", "a valid regular expression"),
+    ("exclude_modules", "*", "a valid regular expression"),
+    ("rank_pattern", {"[": 2}, "an object whose keys are valid regular expressions"),
+    ("alpha_pattern", {"q_proj)": 2}, "an object whose keys are valid regular expressions"),
     ("exclude_modules", {}, "a name, a list of names or null"),
     ("modules_to_save", "lm_head", "a list of names or null"),
     ("target_parameters", "q_proj.weight", "a list of names or null"),
@@ -344,6 +348,15 @@ def test_weights_of_another_shape(adapter: Path, tmp_path: Path) -> None:
 def test_another_family_of_other_shapes(family: str, adapter: Path, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", family)
     assert "does not fit source" in refused(source, "--lora", adapter, "--out", tmp_path / "out", "-q")
+
+
+def test_a_lora_and_trained_tokens_on_tied_embeddings(source_of: Make, tmp_path: Path) -> None:
+    source, options = source_of(tied=True), {"target_modules": ["lm_head"], "trainable_token_indices": [1, 5]}
+    adapter = make_adapter(source, tmp_path / "adapter", **options)
+    said = refused(source, "--lora", adapter, "--out", tmp_path / "out", "-q")
+    assert said.startswith(
+        "adapter: peft cannot merge a LoRA onto lm_head whose tied weights have trainable tokens too"
+    )
 
 
 def test_tied_embeddings_that_differ(source_of: Make, tmp_path: Path) -> None:

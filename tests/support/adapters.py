@@ -1,5 +1,6 @@
 """LoRA adapters of every kind, made and saved by peft itself, and what peft makes of them."""
 
+import copy
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -65,7 +66,7 @@ def make_adapter(source: Path, out: Path, seed: int = 0, **config: Any) -> Path:
     with _quiet():
         model = AutoModelForCausalLM.from_pretrained(source)
         torch.manual_seed(seed)
-        options = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM", "target_modules": QV, **config}
+        options = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM", "target_modules": QV, **copy.deepcopy(config)}
         wrapped = get_peft_model(model, LoraConfig(**options))
         with torch.no_grad():
             for name, parameter in wrapped.named_parameters():
