@@ -10,8 +10,12 @@ from transformers import StaticCache
 from tests.support.embed import CACHE, FAMILIES, Zoo, greedy, load, logits, one, pad_left, prompt, two_gpus
 from tests.support.oracle import assert_close, from_position
 
-# torch's own tracing of the vmap that builds masks in 4.57.
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+pytestmark = [
+    # torch's own tracing of the vmap that builds masks in 4.57.
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    # What stock full layers build FlexAttention's masks with.
+    pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning"),
+]
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
