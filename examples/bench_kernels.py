@@ -122,10 +122,13 @@ def main() -> None:
     parser.add_argument("--keep-first", type=int, default=128)
     parser.add_argument("--head-dim", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--flash-attention-2", action="store_true", help="also its two passes; flash-attn is needed")
+    parser.add_argument("--flash-attention-2", action="store_true", help="its two passes instead; needs flash-attn")
+    parser.add_argument("--triton", action="store_true", help="Triton's kernels even where flash-attn-4 is installed")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("Error: no CUDA device: this measures GPU kernels")
+    if options.triton:
+        swaa_flex._has_flash = lambda: False
     rule = Rule(options.window, options.keep_first, False)
     kernel, backend = flex_attention, "sdpa"
     name = f"FlexAttention, {'flash-attn-4' if swaa_flex._has_flash() else 'Triton'}"

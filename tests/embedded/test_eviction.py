@@ -69,6 +69,18 @@ def test_a_second_turn_after_decoding(zoo: Zoo, backend: str, steps: int, rule: 
         _assert_right(loop, loop.turn(9), zoo.oracle(**recipe))
 
 
+@pytest.mark.parametrize("rows", [[40], [40, 37]], ids=str)
+def test_decoding_copies_no_cache(zoo: Zoo, rows: list[int]) -> None:
+    """Whatever is read takes the place of what is released, in the same memory."""
+    loop = Loop(zoo.model(**RECIPE), [prompt(length, length) for length in rows])
+    loop.turn(1)
+    layer = loop.cache.layers[0]
+    before = layer.keys.data_ptr(), layer.values.data_ptr(), layer.keys.shape
+    for step in range(20):
+        loop.turn(1, step)
+    assert (layer.keys.data_ptr(), layer.values.data_ptr(), layer.keys.shape) == before
+
+
 @pytest.mark.parametrize("rows", [[20], [20, 17]], ids=str)
 @pytest.mark.parametrize("steps", [1, 2, 15])
 def test_crop_after_decoding(zoo: Zoo, rows: list[int], steps: int) -> None:
