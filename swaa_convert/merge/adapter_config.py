@@ -48,7 +48,7 @@ def _wrong(config: Mapping[str, Any]) -> tuple[str, str] | None:
 def _wrong_modules(config: Mapping[str, Any]) -> tuple[str, str] | None:
     """Modules and layers by name or number."""
     for key in _NAMES:
-        if config.get(key) is not None and not _is_list(config[key], str):
+        if config.get(key) is not None and not (_is_list(config[key], str) and all(config[key])):
             return key, "a list of names or null"
     for key in _NAMES_OR_ONE:
         if not isinstance(config.get(key), str | None) and not _is_list(config[key], str):
@@ -56,12 +56,15 @@ def _wrong_modules(config: Mapping[str, Any]) -> tuple[str, str] | None:
     for key in _EXPRESSIONS:
         if isinstance(config.get(key), str) and not _are_expressions([config[key]]):
             return key, "a valid regular expression"
+    patterns = config.get("layers_pattern") or []
+    if not _are_expressions([patterns] if isinstance(patterns, str) else patterns):
+        return "layers_pattern", "one or more valid regular expressions"
     layers = config.get("layers_to_transform")
     if layers is not None and type(layers) is not int and not _is_list(layers, int):
         return "layers_to_transform", "a layer's number, a list of them or null"
     tokens = config.get("trainable_token_indices")
     lists = tokens.values() if isinstance(tokens, dict) else [tokens]
-    if tokens is not None and not all(_is_list(each, int) for each in lists):
+    if tokens is not None and not all(each and _is_list(each, int) for each in lists):
         return "trainable_token_indices", "a list of numbers, such lists by module or null"
     return None
 
@@ -74,7 +77,8 @@ def _wrong_patterns(config: Mapping[str, Any]) -> tuple[str, str] | None:
     if not (isinstance(alphas, dict) and all(_is_number(alpha) for alpha in alphas.values())):
         return "alpha_pattern", "an object of numbers"
     for key, patterns in (("rank_pattern", ranks), ("alpha_pattern", alphas)):
-        if not _are_expressions(patterns):
+        # As peft puts them together.
+        if not _are_expressions(rf"(.*\.)?({pattern})$" for pattern in patterns):
             return key, "an object whose keys are valid regular expressions"
     return None
 
@@ -82,7 +86,7 @@ def _wrong_patterns(config: Mapping[str, Any]) -> tuple[str, str] | None:
 def _are_expressions(values: Iterable[str]) -> bool:
     try:
         return all(re.compile(value) for value in values)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return False
 
 

@@ -112,7 +112,9 @@ def one_line(adapter: Adapter, what: str, way_out: str) -> Iterator[None]:
         raise SwaaError(
             f"{adapter.name} {what}: {_sentence(error)}: convert without --lora, and load the adapter onto the result"
         ) from error
-    except (AttributeError, ImportError, TypeError) as error:
+    except ImportError as error:
+        raise SwaaError(f"{adapter.name} {what}: {_sentence(error)}: install that package") from error
+    except (AttributeError, TypeError) as error:
         raise SwaaError(
             f"{adapter.name} {what}: {_sentence(error)}: peft {peft.__version__} and transformers "
             f"{transformers.__version__} may not fit each other, so upgrade them"

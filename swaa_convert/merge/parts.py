@@ -104,8 +104,7 @@ class Parts:
 
     def _is_known(self, adapter: LoadedAdapter, inner: str, tensor: Tensor) -> bool:
         if inner == _TOKENS:
-            tokens = _tokens(adapter)
-            return len(tokens) == len(tensor) and all(0 <= token < self.count for token in tokens)
+            return len(_tokens(adapter)) == len(tensor)
         if not any(re.fullmatch(name, inner) for name in _DIMENSIONS):
             return False
         dimension = self._dimension(inner)

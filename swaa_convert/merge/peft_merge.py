@@ -1,6 +1,7 @@
 """Merging a few modules: peft's own layers around their real weights, exactly as in a whole model."""
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,12 +35,11 @@ def merge_units(model: Any, units: Sequence[Unit], adapters: Iterable[LoadedAdap
     """
     paths = {path for unit in units for path in unit}
     adapters = [adapter for adapter in adapters if paths & adapter.keys.keys()]
-    filled = paths | _read_along(paths, adapters)
-    built = piece(model, filled | _stand_ins(paths, adapters))
-    converted = {path for path in filled if _fill(model, built, path, read(path))}
+    built = piece(model, paths | _stand_ins(paths, adapters))
+    converted = {path for path in paths if _fill(model, built, path, read(path))}
     for adapter in adapters:
         with one_line(adapter.adapter, "cannot be merged", "load it onto the result of a conversion without --lora"):
-            built = _merged(built, adapter, filled)
+            built = _merged(built, adapter, paths)
     state = {path: _state(built, path) for path in paths}
     _let_go(built)
     as_stored = unfused(model, _joined(state[path] for path in paths & converted)) if paths & converted else {}
@@ -89,7 +89,7 @@ def merge_parts(
     for some in parts.blocks(most):
         shares = [share for adapter in touching if (share := parts.adapter(adapter.mapped_anew(), some))]
         if shares:
-            merged = _merge_part(model, parts, some, shares, stored, read)
+            merged = _merge_part(model, parts, some, shares, stored)
             for name, whole in result.items():
                 parts.of(whole, some).copy_(merged[name])
     return result
@@ -101,17 +101,11 @@ def _merge_part(
     some: slice,
     shares: Sequence[LoadedAdapter],
     stored: Mapping[str, Mapping[str, Tensor]],
-    read: Read,
 ) -> dict[str, Tensor]:
     few = parts.model(model, _stand_ins(set(parts.unit), shares), some.stop - some.start)
-
-    def read_part(path: str) -> dict[str, Tensor]:
-        if path not in stored:
-            return read(path)
-        # Copies: the merged part of one module may lie where that of another is about to be written.
-        return {name: parts.of(whole, some).clone() for name, whole in stored[path].items()}
-
-    return merge_units(few, [parts.unit], shares, read_part)
+    # Copies: the merged part of one module may lie where that of another is about to be written.
+    pieces = {path: {name: parts.of(whole, some).clone() for name, whole in stored[path].items()} for path in stored}
+    return merge_units(few, [parts.unit], shares, pieces.__getitem__)
 
 
 def _stand_ins(paths: set[str], adapters: Iterable[LoadedAdapter]) -> set[str]:
@@ -119,28 +113,30 @@ def _stand_ins(paths: set[str], adapters: Iterable[LoadedAdapter]) -> set[str]:
     return {min(adapter.targets) for adapter in adapters if adapter.targets and not adapter.targets & paths}
 
 
-def _read_along(paths: set[str], adapters: Sequence[LoadedAdapter]) -> set[str]:
-    """Stand-ins on which another adapter would start from the weights, which it then must find."""
-    starting = [adapter.targets for adapter in adapters if starts_from_weights(adapter.config)]
-    touched = [targets for targets in starting if targets & paths]
-    return {path for path in _stand_ins(paths, adapters) if any(path in targets for targets in touched)}
-
-
 @torch.no_grad()
 def _merged(built: Any, adapter: LoadedAdapter, filled: set[str]) -> Any:
     """What PeftModel.from_pretrained(…).merge_and_unload() does, for the modules that `built` has."""
     config = copy.deepcopy(adapter.config)
+    present = {name for name, _ in built.named_modules()}
     if not adapter.targets & filled:
         # No start can be computed from stand-ins, and none is wanted.
         config.init_lora_weights = True
+    elif starts_from_weights(config):
+        config.exclude_modules = _with_excluded(config.exclude_modules, adapter.targets & present - filled)
     wrapped = PeftModel(built, config)
-    set_peft_model_state_dict(wrapped, _tensors_for(built, adapter))
+    set_peft_model_state_dict(wrapped, _tensors_for(adapter, present))
     return wrapped.merge_and_unload()
 
 
-def _tensors_for(built: Any, adapter: LoadedAdapter) -> dict[str, Tensor]:
-    present = {name for name, _ in built.named_modules()}
-    return {key: adapter.tensors[key] for path, keys in adapter.keys.items() if path in present for key in keys}
+def _with_excluded(names: str | list[str] | set[str] | None, more: Iterable[str]) -> str | list[str]:
+    """peft's exclude_modules, a regular expression or names, with more names."""
+    if isinstance(names, str):
+        return "|".join([f"(?:{names})", *map(re.escape, more)])
+    return [*(names or ()), *more]
+
+
+def _tensors_for(adapter: LoadedAdapter, paths: set[str]) -> dict[str, Tensor]:
+    return {key: adapter.tensors[key] for path, keys in adapter.keys.items() if path in paths for key in keys}
 
 
 def _fill(model: Any, built: Any, path: str, stored: dict[str, Tensor]) -> bool:

@@ -30,6 +30,7 @@ def find_targets(model: Any, adapters: Sequence[LoadedAdapter], source: str) -> 
     modules = {name for name, _ in model.named_modules() if name}
     for adapter in adapters:
         way_out = f"is {adapter.adapter.base or 'SOURCE'} really its base?"
+        _refuse_tokens(adapter, model, source)
         with one_line(adapter.adapter, f"does not fit {source}", way_out):
             wrapped = _wrap(model, adapter)
             _assign(adapter, wrapped, modules)
@@ -66,13 +67,28 @@ def _refuse_rest(adapter: LoadedAdapter, keys: list[str], has: str, why: str) ->
         )
 
 
+def _refuse_tokens(adapter: LoadedAdapter, model: Any, source: str) -> None:
+    """peft finds tokens that the model doesn't have when it merges, or not at all."""
+    named = adapter.config.trainable_token_indices or {}
+    lists = named if isinstance(named, dict) else {EMBEDDINGS[0]: named}
+    count = model.model.embed_tokens.num_embeddings
+    for name, tokens in lists.items():
+        if not any(path.endswith(name) for path in EMBEDDINGS):
+            raise SwaaError(f"{adapter.name}: trainable_token_indices names {name}, which is no embedding of {source}")
+        if beyond := [token for token in tokens if not 0 <= token < count]:
+            raise SwaaError(
+                f"{adapter.name}: trainable_token_indices holds {beyond[0]}, but {source} has {count} tokens: "
+                f"is {adapter.adapter.base or 'SOURCE'} really its base?"
+            )
+
+
 def _refuse_wrapped(adapter: LoadedAdapter, merged: Any) -> None:
     """peft takes off one layer of its own; of tied embeddings, it can put on two."""
     path = next((name for name, module in merged.named_modules() if _is_layer(module)), None)
     if path is not None:
         raise SwaaError(
-            f"{adapter.name}: peft cannot merge a LoRA onto {path} whose tied weights have trainable tokens too: "
-            "train again without one of the two"
+            f"{adapter.name}: peft cannot merge what changes {path} in two ways (a LoRA, modules_to_save, "
+            "trainable_token_indices): train again with one of them"
         )
 
 

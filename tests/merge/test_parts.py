@@ -41,6 +41,20 @@ BESIDE: dict[str, dict[str, Any]] = {
     "saved_beside_head": {"target_modules": ["lm_head"], "modules_to_save": ["embed_tokens"]},
     "tokens_beside_head": {"target_modules": ["lm_head"], "trainable_token_indices": [1, 5]},
 }
+STARTS: dict[str, dict[str, Any]] = {
+    "pissa": {"target_modules": ["q_proj", "lm_head"], "init_lora_weights": "pissa"},
+    "olora": {"target_modules": r".*\.(q_proj|v_proj)|lm_head", "init_lora_weights": "olora"},
+    "excluded": {
+        "target_modules": ["q_proj", "lm_head"],
+        "exclude_modules": r".*\.0\..*",
+        "init_lora_weights": "pissa",
+    },
+    "excluded_by_name": {
+        "target_modules": ["q_proj", "lm_head"],
+        "exclude_modules": ["model.layers.0.self_attn.q_proj"],
+        "init_lora_weights": "pissa",
+    },
+}
 WHOLE: dict[str, dict[str, Any]] = {
     "pissa": {"target_modules": ["lm_head"], "init_lora_weights": "pissa"},
     "tokens_of_two": {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5], "lm_head": [7]}},
@@ -112,6 +126,18 @@ def test_a_lora_beside_saved_tied_embeddings(calls: list[tuple[str, ...]], tmp_p
     source = make_source(tmp_path / "source", dtype=BF16, tie_word_embeddings=True, **ODD)
     check(source, [make_adapter(source, tmp_path / "adapter", **BESIDE["saved_beside_head"])], tmp_path)
     assert calls == []
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", STARTS)
+def test_a_start_from_weights_of_several_units(
+    kind: str, tied: bool, calls: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    source = make_source(tmp_path / "source", dtype=BF16, tie_word_embeddings=tied, **ODD)
+    adapters = [make_adapter(source, tmp_path / "a", **STARTS[kind])]
+    check(source, adapters, tmp_path / "one")
+    adapters += [make_adapter(source, tmp_path / "b", **KINDS["saved"])]
+    check(source, adapters, tmp_path / "two")
 
 
 @pytest.mark.parametrize("kind", WHOLE)

@@ -200,6 +200,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("target_modules", 3, "a name, a list of names or null"),
     ("target_modules", ["q_proj", 3], "a name, a list of names or null"),
     ("target_modules", "(q_proj", "a valid regular expression"),
+    ("target_modules", "q{99999999999}", "a valid regular expression"),
+    ("layers_pattern", "(", "one or more valid regular expressions"),
+    ("rank_pattern", {"(?i)q_proj": 4}, "an object whose keys are valid regular expressions"),
+    ("modules_to_save", [""], "a list of names or null"),
+    ("trainable_token_indices", [], "a list of numbers, such lists by module or null"),
     ("exclude_modules", "*", "a valid regular expression"),
     ("rank_pattern", {"[": 2}, "an object whose keys are valid regular expressions"),
     ("alpha_pattern", {"q_proj)": 2}, "an object whose keys are valid regular expressions"),
@@ -354,9 +359,23 @@ def test_a_lora_and_trained_tokens_on_tied_embeddings(source_of: Make, tmp_path:
     source, options = source_of(tied=True), {"target_modules": ["lm_head"], "trainable_token_indices": [1, 5]}
     adapter = make_adapter(source, tmp_path / "adapter", **options)
     said = refused(source, "--lora", adapter, "--out", tmp_path / "out", "-q")
-    assert said.startswith(
-        "adapter: peft cannot merge a LoRA onto lm_head whose tied weights have trainable tokens too"
-    )
+    assert said.startswith("adapter: peft cannot merge what changes lm_head in two ways")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        ([1, 264], "trainable_token_indices holds 264, but"),
+        ([1, -3], "trainable_token_indices holds -3, but"),
+        ({"norm": [1]}, "trainable_token_indices names norm, which is no embedding of"),
+    ],
+    ids=str,
+)
+def test_tokens_that_are_not_there(tokens: Any, said: str, source_of: Make, tmp_path: Path) -> None:
+    source = source_of()
+    adapter = make_adapter(source, tmp_path / "adapter", trainable_token_indices=[1, 5])
+    setting(trainable_token_indices=tokens)(adapter)
+    assert said in refused(source, "--lora", adapter, "--out", tmp_path / "out", "-q")
 
 
 def test_tied_embeddings_that_differ(source_of: Make, tmp_path: Path) -> None:
