@@ -67,26 +67,32 @@ class _PromptsOnly:
     """Of a manager of vLLM's: caches only what every prompt that starts alike would compute alike."""
 
     kv_cache_spec: Any
-    scheduler_block_size: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._prompts: dict[str, int] = {}
+        self._scheduled: dict[str, int] = {}
+
+    def allocate_new_blocks(self, request_id: str, num_tokens: int, scheduled: int, *args: Any, **kwargs: Any) -> Any:
+        # `cache_blocks`, which follows, gets this number rounded down to whole blocks.
+        self._scheduled[request_id] = scheduled
+        return super().allocate_new_blocks(request_id, num_tokens, scheduled, *args, **kwargs)  # type: ignore[misc]
 
     def cache_blocks(self, request: Any, num_tokens: int, *args: Any, **kwargs: Any) -> None:
         spec = self.kv_cache_spec
         if spec.prompts_only:
             # The later inputs of a session stand behind what it generated: its first one counts.
             prompt = self._prompts.setdefault(request.request_id, request.num_prompt_tokens)
-            if num_tokens > prompt - self.scheduler_block_size:
-                # The prompt may be complete: numbers come rounded down to whole blocks. Should the request be preempted
-                # and start anew, a longer prompt of somebody else may have cached what it generated, windowed.
+            if self._scheduled.get(request.request_id, num_tokens) > prompt:
+                # A generated token is read. Should the request be preempted and start anew, a longer prompt of somebody
+                # else may have cached what it generated, windowed.
                 request.skip_reading_prefix_cache = True
             num_tokens = max(0, min(num_tokens, prompt - spec.fa_tail))
         super().cache_blocks(request, num_tokens, *args, **kwargs)  # type: ignore[misc]
 
     def free(self, request_id: str) -> None:
         self._prompts.pop(request_id, None)
+        self._scheduled.pop(request_id, None)
         super().free(request_id)  # type: ignore[misc]
 
 

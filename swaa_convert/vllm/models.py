@@ -34,7 +34,9 @@ def _model_class(family: Family) -> type[Any]:
             from swaa_convert.vllm.backends import choose_backend
             from swaa_convert.vllm.layers import put_swaa_into, settings_of
         except ImportError as error:
-            raise ImportError(f"SWAA is served with vLLM 0.26 or newer, not {vllm.__version__}: {error}") from error
+            raise ImportError(
+                f"SWAA is served with vLLM 0.26 to 0.32, and this is {vllm.__version__}: {error}"
+            ) from error
 
         settings = settings_of(vllm_config)
         if settings is not None:
