@@ -12,13 +12,30 @@ from tests.support.embed import Zoo
 from tests.vllm.engine import SHAPE
 from tests.vllm.test_server import OPTIONS, server
 
-PAGE = (Path(__file__).parents[2] / "examples" / "serving-with-vllm" / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "examples" / "serving-with-vllm" / "README.md").read_text(encoding="utf-8")
 
 
 def _block(language: str) -> str:
     found = re.search(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
     assert found
     return found[1]
+
+
+def test_memory() -> None:
+    """The command under Memory, for the rows that release KV, gives what the page says; the source's is arithmetic."""
+    command = re.search(r"^    (VLLM_CPU_KVCACHE_SPACE=4 python .*\\\n.*)\n", PAGE, re.M)
+    assert command
+    full, names = 4 * 2**30 // (4 * 2 * 8 * 128 * 2), ("no FA decode, half full", "no FA decode, none full")
+    given = command[1] + "".join(f" --only '{name}'" for name in names)
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(given, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [row[0].removeprefix("| ") for row in rows] == list(names)
+    for name, row in zip(names, rows, strict=True):
+        gained = int(row[2].replace(",", "")) / full
+        assert row[2] in PAGE and f"| {name} | {gained:.3g}x |" in PAGE
 
 
 def test_offline(zoo: Zoo, tmp_path: Path) -> None:
