@@ -73,10 +73,14 @@ class _PromptsOnly:
         self._prompts: dict[str, int] = {}
         self._scheduled: dict[str, int] = {}
 
-    def allocate_new_blocks(self, request_id: str, num_tokens: int, scheduled: int, *args: Any, **kwargs: Any) -> Any:
+    def allocate_new_blocks(
+        self, request_id: str, num_tokens: int, num_tokens_main_model: int, *args: Any, **kwargs: Any
+    ) -> Any:
         # `cache_blocks`, which follows, gets this number rounded down to whole blocks.
-        self._scheduled[request_id] = scheduled
-        return super().allocate_new_blocks(request_id, num_tokens, scheduled, *args, **kwargs)  # type: ignore[misc]
+        self._scheduled[request_id] = num_tokens_main_model
+        return super().allocate_new_blocks(  # type: ignore[misc]
+            request_id, num_tokens, num_tokens_main_model, *args, **kwargs
+        )
 
     def cache_blocks(self, request: Any, num_tokens: int, *args: Any, **kwargs: Any) -> None:
         spec = self.kv_cache_spec
