@@ -74,7 +74,10 @@ def _refuse_tokens(adapter: LoadedAdapter, model: Any, source: str) -> None:
     count = model.model.embed_tokens.num_embeddings
     for name, tokens in lists.items():
         if not any(path.endswith(name) for path in EMBEDDINGS):
-            raise SwaaError(f"{adapter.name}: trainable_token_indices names {name}, which is no embedding of {source}")
+            raise SwaaError(
+                f"{adapter.name}: trainable_token_indices names {name}, which is no embedding of {source}: "
+                f"is {adapter.adapter.base or 'SOURCE'} really its base?"
+            )
         if beyond := [token for token in tokens if not 0 <= token < count]:
             raise SwaaError(
                 f"{adapter.name}: trainable_token_indices holds {beyond[0]}, but {source} has {count} tokens: "
