@@ -11,7 +11,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from .swaa_mask import Rule, Tokens, combine, rule_mask, take_columns
-from .swaa_state import SwaaState
+from .swaa_state import LATER, SwaaState
 
 
 @dataclass
@@ -51,7 +51,7 @@ def blocked_attention(
     keys = keys.to(query.device)
     user_mask = None if state.user_mask is None else state.user_mask.to(query.device)
     if state.length is None:  # a static cache's length is on the device: one tile, no question asked
-        slots = _static_columns(state, query.shape[2], key.shape[2], rule, query.device)
+        slots = _static_columns(state, queries, keys, rule)
         return _tile(query, key, value, queries, keys, user_mask, slots, rule, scaling, dropout)
     if query.shape[2] <= block_size(rule.window) and key.shape[2] <= 2 * (rule.window + rule.keep_first):
         # Decoding: so few keys are not worth a choice. And these may be out of order, which a plan can't be.
@@ -119,16 +119,32 @@ def _grouped_attention(
     return output.reshape(batch, heads, new, value.shape[3])
 
 
-def _static_columns(state: SwaaState, new: int, count: int, rule: Rule, device: torch.device) -> slice | Tensor:
+def _static_columns(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> slice | Tensor:
     """Which of a static cache's slots the new queries may see, without asking the device how full it is."""
-    width = rule.window + new - 1
-    if not state.aligned or rule.fa_decode or rule.keep_first + width >= count:
+    new, count = queries.position.shape[1], keys.position.shape[1]
+    if rule.fa_decode or keys.start is not None or rule.keep_first + rule.window + new > count:
         return slice(0, count)
+    name = state.plan_name("static", keys, rule)
+    if name not in state.plans:
+        state.plans[name] = _find_slots(state, queries, keys, rule)
+    found: Tensor = state.plans[name]
+    return found
+
+
+def _find_slots(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> Tensor:
+    """Slots of the sinks, of the window before the first new token, and of the new tokens: (1 or batch, n)."""
+    new, device = queries.position.shape[1], keys.position.device
+    # Padding sees only itself, which is among the new.
+    first = torch.where(queries.position >= 0, queries.position, LATER).amin(dim=1, keepdim=True)
+    low = first - (rule.window - 1)
+    window = low + torch.arange(rule.window - 1, device=device)
+    sinks = torch.arange(rule.keep_first, device=device).expand(low.shape[0], -1)
+    position = torch.cat([torch.where(sinks < low, sinks, -1), window], dim=1)
+    slots = position if state.aligned else torch.searchsorted(key_order(keys), position)
+    slots = torch.where((position >= 0) & (slots < keys.position.shape[1]), slots, -1)
     assert isinstance(state.past, Tensor)
-    first = (state.past.to(device) - (rule.window - 1)).clamp(min=0, max=count - width)
-    band = first + torch.arange(width, device=device)
-    sinks = torch.arange(rule.keep_first, device=device)
-    return torch.cat([torch.where(sinks < first, sinks, -1), band])[None]
+    own = state.past.to(device) + torch.arange(new, device=device)
+    return torch.cat([slots, own.expand(low.shape[0], -1)], dim=1)
 
 
 def _take(states: Tensor, columns: Tensor) -> Tensor:

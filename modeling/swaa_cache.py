@@ -280,3 +280,9 @@ def release_windows(cache: Any, rules: Iterable[tuple[int, Rule]], depth: int) -
             cache.layers.append(DynamicLayer())
         if type(cache.layers[index]) is DynamicLayer:
             cache.layers[index] = SinkWindowLayer(rule)
+
+
+def capacity(cache: Any) -> int:
+    """Slots of a static cache; the method's name differs between versions."""
+    get = cache.get_max_length if hasattr(cache, "get_max_length") else cache.get_max_cache_shape
+    return int(get())

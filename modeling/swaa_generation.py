@@ -8,9 +8,10 @@ from contextvars import ContextVar
 from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache
 
-from .swaa_cache import CACHE, SinkWindowLayer, cache_in
+from .swaa_cache import CACHE, SinkWindowLayer, cache_in, capacity
 from .swaa_refusals import refuse_broken
 
 # Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
@@ -77,10 +78,14 @@ class SwaaGenerationMixin:
 
     @staticmethod
     def create_masks_for_generate(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-        """Static caches get the 2D mask too, for a 4D one hides which tokens are padding."""
+        """Static caches get the 2D mask too, for a 4D one hides which tokens are padding. It covers all slots, so that
+        a compiled step is one graph however many are filled.
+        """
         if attention_mask is None or bool((attention_mask != 0).all()):
             return None
-        return attention_mask
+        cache = cache_in(kwargs)
+        free = 0 if cache is None else capacity(cache) - attention_mask.shape[1]
+        return pad(attention_mask, (0, max(free, 0)))
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)  # type: ignore[misc]

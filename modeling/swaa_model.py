@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.utils import logging
 
 from .swaa_attention import NAME, check_backend
-from .swaa_cache import CACHE, release_windows
+from .swaa_cache import CACHE, capacity, release_windows
 from .swaa_mask import Rule, Tokens
 from .swaa_settings import SwaaSettings
 from .swaa_state import SwaaState, dense_from_index, dense_from_labels, number_tokens, sequence_starts
@@ -120,7 +120,7 @@ class SwaaModelMixin:
         padding = attention_mask if attention_mask is not None and attention_mask.ndim == 2 else None
         padding = _check_padding(padding, past, new)
         user_mask = attention_mask if attention_mask is not None and attention_mask.ndim == 4 else None
-        total = past + new if isinstance(past, int) else _capacity(cache)
+        total = past + new if isinstance(past, int) else capacity(cache)
         keys = Tokens(_positions(padding, total, starts, device), starts)
         queries = _last(keys, past, new)
         all_dense = self._mark_dense(queries, past, dense_from, generated)
@@ -207,12 +207,6 @@ def _past_length(cache: Any) -> int | Tensor:
         return past
     # The counter is updated in place during the pass.
     return past.clone() if torch.compiler.is_compiling() else int(past)
-
-
-def _capacity(cache: Any) -> int:
-    """Slots of a static cache; the method's name differs between versions."""
-    get = cache.get_max_length if hasattr(cache, "get_max_length") else cache.get_max_cache_shape
-    return int(get())
 
 
 def _is_packed(position_ids: Tensor | None, attention_mask: Any, cache: Any, use_cache: bool) -> bool:

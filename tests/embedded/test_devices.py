@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import StaticCache
+from transformers import CompileConfig, StaticCache
 
 from tests.support.embed import CACHE, FAMILIES, Zoo, greedy, load, logits, one, pad_left, prompt, two_gpus
 from tests.support.oracle import assert_close, from_position
@@ -82,6 +82,24 @@ def test_a_compiled_step_with_a_static_cache(zoo: Zoo, recipe: dict[str, Any], d
     expected = zoo.oracle(**recipe).logits(ids, from_position(dense_from))[60:]
     assert_close(torch.stack(actual), expected)
     assert len(graphs) <= 2
+
+
+@pytest.mark.parametrize("recipe", [{}, {"fa_decode": False}, {"full_layers": (), "fa_decode": False}], ids=str)
+def test_compiled_generation_of_a_padded_batch(zoo: Zoo, recipe: dict[str, Any]) -> None:
+    """One graph, though the mask grows with every token: on a GPU each new shape would be recorded anew."""
+    torch._dynamo.reset()
+    graphs = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compiler = CompileConfig(backend=count, mode=None, fullgraph=True)
+    compiler._compile_all_devices = True
+    model, rows = load(zoo.repo(**recipe)), [prompt(length, seed=length) for length in (1, 30, 70)]
+    actual = greedy(model, pad_left(rows), 12, cache_implementation="static", compile_config=compiler)
+    assert actual == [zoo.oracle(**recipe).greedy(row, 12) for row in rows]
+    assert len(graphs) == 1
 
 
 def test_a_compiled_forward_pass(zoo: Zoo) -> None:

@@ -85,6 +85,14 @@ def test_a_compiled_decode_step_over_a_static_cache(zoo: Zoo, recipe: str) -> No
     assert greedy(model, {"input_ids": one(ids).to("cuda")}, 12, cache_implementation="static") == expected
 
 
+@pytest.mark.parametrize("recipe", ["interleaved", "no FA decode"])
+def test_compiled_decode_steps_of_a_padded_batch(zoo: Zoo, recipe: str) -> None:
+    batch = pad_left([prompt(200), prompt(20), prompt(130)])
+    expected = greedy(zoo.model(backend="eager", **RECIPES[recipe]), batch, 12)
+    model = _cuda(zoo, "sdpa", **RECIPES[recipe])
+    assert greedy(model, _to_cuda(batch), 12, cache_implementation="static") == expected
+
+
 @backends
 def test_left_padded_and_packed_forward_passes(zoo: Zoo, backend: str) -> None:
     recipe, batch = RECIPES["every layer windowed"], pad_left([prompt(300), prompt(150)])

@@ -1,5 +1,7 @@
 """Decoding from a static cache in a compiled graph, where only the device knows how full it is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,25 +24,55 @@ class Widest(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _decoding(past: int, new: int, window: int, keep_first: int) -> Call:
+def _decoding(case: Case, padding: torch.Tensor | None = None) -> Call:
     """A call whose cache has free slots and a counter on the device."""
-    call = Call(Case(window, keep_first, new=new, past=past, free_slots=CAPACITY - past - new, batch=2))
-    call.state.past, call.state.length = torch.tensor(past), None
-    call.state.keys.position = number_tokens(None, CAPACITY, call.device)
+    call = Call(replace(case, free_slots=CAPACITY - case.past - case.new))
+    call.state.past, call.state.length = torch.tensor(case.past), None
+    call.state.keys.position = number_tokens(padding, CAPACITY, call.device)
     return call
+
+
+def _padded(padding: tuple[int, ...], free: int, case: Case) -> torch.Tensor:
+    """The 2D mask over all slots; free: what it says of those that are not filled."""
+    mask = torch.ones(len(padding), CAPACITY, dtype=torch.long)
+    mask[:, case.past + case.new :] = free
+    for row, count in enumerate(padding):
+        mask[row, :count] = 0
+    mask[:, list(case.holes)] = 0
+    return mask
 
 
 @pytest.mark.parametrize("past", [0, 1, 69, 70, 75, 76, 1000, CAPACITY - 4])
 @pytest.mark.parametrize("new", [1, 4])
 @pytest.mark.parametrize("rule", [(70, 5), (1, 0), (64, 0), (33, 200)])
 def test_it_is_exact(past: int, new: int, rule: tuple[int, int]) -> None:
-    call = _decoding(past, new, *rule)
-    expected = Call(Case(*rule, new=new, past=past, free_slots=CAPACITY - past - new, batch=2)).expected()
-    assert call.error(call.run(blocked_attention), expected) < 1e-6
+    case = Case(*rule, new=new, past=past, batch=2)
+    assert _error(case, _decoding(case)) < 1e-6
 
 
-def test_a_step_reads_sinks_and_window_only() -> None:
-    call = _decoding(2000, 1, 70, 5)
+@pytest.mark.parametrize("padding", [(0, 1), (0, 900), (500, 999), (1003, 5), (1010, 0)])
+@pytest.mark.parametrize("with_holes", [False, True])
+@pytest.mark.parametrize("new", [1, 20])
+@pytest.mark.parametrize("rule", [(70, 5), (1, 0), (64, 0), (33, 200)])
+def test_padded_rows_are_exact(padding: tuple[int, ...], with_holes: bool, new: int, rule: tuple[int, int]) -> None:
+    """With 20 new tokens, padding reaches into them, or past all of them but the last few."""
+    padding = tuple(min(count, 1000 + new - 1) for count in padding)
+    holes = (3, 40, 950, 960, 1000 + new - 2) if with_holes else ()
+    case = Case(*rule, new=new, past=1000, batch=2, padding=padding, holes=holes)
+    for free in (0, 1):
+        assert _error(case, _decoding(case, _padded(padding, free, case))) < 1e-6
+
+
+def _error(case: Case, call: Call) -> float:
+    output = call.run(blocked_attention)
+    assert output.isfinite().all()
+    return call.error(output, Call(replace(case, free_slots=CAPACITY - case.past - case.new)).expected())
+
+
+@pytest.mark.parametrize("padding", [(), (0, 900)])
+def test_a_step_reads_sinks_and_window_only(padding: tuple[int, ...]) -> None:
+    case = Case(70, 5, new=1, past=2000, batch=2, padding=padding)
+    call = _decoding(case, _padded(padding, 0, case) if padding else None)
     with Widest() as widest:
         call.run(blocked_attention)
     assert widest.keys == 75
