@@ -27,6 +27,9 @@ first token: from the call to the first token, so reading the prompt. next token
 ±: half the range over the repeats. speed-up, of full: medians against full attention's, measured in turn with it.
 KV cache: the bytes that it holds at the end. peak: the most memory held in a run, weights aside.
 The first prompt of a new length may take longer than any of these: what is compiled for it was compiled before."""
+OUT_OF_MEMORY = """\
+out of memory: PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the environment keeps a GPU's memory in one piece; if
+that isn't enough, take fewer --layers or shorter --lengths."""
 PROFILE_LEGEND = """\
 Shares of the time measured without the profiler. linear: matrix products of linear layers and experts. idle: the
 device waits for the host (launch bound); on a CPU, Python between the operations."""
@@ -98,6 +101,11 @@ def table(cells: Sequence["Cell"], settings: Settings) -> Table:
         found = figures(cell, settings.batch)
         made.add_row(cell.name, *(_row(found, full) if found else ["out of memory"]))
     return made
+
+
+def legend(cells: Sequence["Cell"]) -> str:
+    """What the tables' columns mean, and what to do where memory ran out."""
+    return "\n".join([LEGEND, *([OUT_OF_MEMORY] if any(cell.out_of_memory for cell in cells) else [])])
 
 
 def _row(found: Figures, full: Figures | None) -> list[str]:

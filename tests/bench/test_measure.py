@@ -11,6 +11,7 @@ from swaa_convert.bench.compare import Cell, compare, steps
 from swaa_convert.bench.measure import Clock, Run, generate, measure, random_prompts
 from swaa_convert.bench.memory import out_of_memory, stored_bytes, tensors_in
 from swaa_convert.bench.models import Contestant
+from swaa_convert.bench.report import legend
 from swaa_convert.bench.stats import Spread, figures
 from swaa_convert.errors import SwaaError
 from tests.bench.conftest import Make, settings
@@ -94,6 +95,7 @@ def test_out_of_memory_stays_in_its_cell(
     first, *others = compare(rivals, 24, settings(), lambda: None)
     assert first.out_of_memory and figures(first, 1) is None
     assert [len(cell.runs) for cell in others] == [2, 2]
+    assert "expandable_segments" in legend([first, *others]) and "expandable_segments" not in legend(others)
 
 
 def test_another_error_is_one_line_that_says_where(rivals: list[Contestant], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 
-from tests.support.adapters import make_adapter
+from tests.merge.changes import setting
+from tests.support.adapters import copied, make_adapter
 from tests.support.sources import make_source
 
 # peft's own loader of MoE adapters needs a later transformers.
@@ -51,3 +52,11 @@ def adapter_of(made: Any) -> Make:
         return made(f"{source.name}-{name}", lambda path: make_adapter(source, path, **config))
 
     return adapter
+
+
+@pytest.fixture
+def adapter(source_of: Make, adapter_of: Make, tmp_path: Path) -> Path:
+    """An adapter of the test's own."""
+    own = copied(adapter_of(source_of()), tmp_path / "adapter")
+    setting(base_model_name_or_path="org/base")(own)
+    return own

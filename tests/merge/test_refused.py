@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,97 +10,27 @@ import torch
 from peft import IA3Config, LoHaConfig, LoKrConfig, PromptTuningConfig
 from safetensors.torch import load_file, save_file
 
+from tests.merge.changes import (
+    KEY,
+    WEIGHTS,
+    Change,
+    as_bin,
+    cast,
+    moved_out,
+    packed,
+    pickled,
+    pointer,
+    replaced,
+    setting,
+    tensors,
+    trained_on,
+    without,
+    written,
+)
 from tests.merge.conftest import Make
 from tests.support.adapters import copied, make_adapter, make_other
 from tests.support.command import refused, run
 from tests.support.sources import make_source, write_json
-
-Change = Callable[[Path], object]
-WEIGHTS = "adapter_model.safetensors"
-KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-
-
-def setting(**values: Any) -> Change:
-    """Change keys of adapter_config.json; `...` removes one."""
-
-    def change(adapter: Path) -> None:
-        old = json.loads((adapter / "adapter_config.json").read_text())
-        write_json(adapter / "adapter_config.json", {k: v for k, v in {**old, **values}.items() if v is not ...})
-
-    return change
-
-
-def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
-    """Change the adapter's tensors."""
-
-    def rewrite(adapter: Path) -> None:
-        found = load_file(adapter / WEIGHTS)
-        change(found)
-        save_file(found, adapter / WEIGHTS, metadata={"format": "pt"})
-
-    return rewrite
-
-
-def without(name: str) -> Change:
-    return lambda adapter: (adapter / name).unlink()
-
-
-def written(name: str, data: bytes) -> Change:
-    return lambda adapter: (adapter / name).write_bytes(data)
-
-
-def pickled(adapter: Path) -> None:
-    """Weights that would run code when they are loaded."""
-    (adapter / WEIGHTS).unlink()
-    torch.save({"evil": Path}, adapter / "adapter_model.bin")
-
-
-def cast(dtype: torch.dtype) -> Change:
-    return tensors(lambda found: found.update({KEY: found[KEY].to(dtype)}))
-
-
-def packed(dtype: str, size: int) -> Change:
-    """Weights in a dtype that torch has no tensors of, or none that can be computed with."""
-    header = json.dumps({"x": {"dtype": dtype, "shape": [4], "data_offsets": [0, size]}}).encode()
-    return written(WEIGHTS, len(header).to_bytes(8, "little") + header + bytes(size))
-
-
-def as_bin(dtype: torch.dtype) -> Change:
-    def change(adapter: Path) -> None:
-        torch.save({KEY: load_file(adapter / WEIGHTS)[KEY].to(dtype)}, adapter / "adapter_model.bin")
-        (adapter / WEIGHTS).unlink()
-
-    return change
-
-
-def pointer(name: str) -> Change:
-    def change(adapter: Path) -> None:
-        (adapter / WEIGHTS).unlink()
-        (adapter / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n")
-
-    return change
-
-
-def replaced(make: Callable[[Path], object], name: str = WEIGHTS) -> Change:
-    """Something else where the file was."""
-
-    def change(adapter: Path) -> None:
-        (adapter / name).unlink()
-        make(adapter / name)
-
-    return change
-
-
-def moved_out(adapter: Path) -> None:
-    """Weights elsewhere, and a link to them."""
-    elsewhere = adapter.parent / "elsewhere"
-    (adapter / WEIGHTS).rename(elsewhere)
-    (adapter / WEIGHTS).symlink_to(elsewhere)
-
-
-def trained_on(name: object, library: object = "transformers.models.some.modeling_some") -> Change:
-    return setting(task_type=None, auto_mapping={"base_model_class": name, "parent_library": library})
-
 
 NO_LORAS = "which is no LoRA's: save the adapter again in bf16"
 NOT_REPEATED = "was started by a random SVD that cannot be repeated (init_lora_weights"
@@ -178,72 +107,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
         TRAINED.format("SwaaLlamaForCausalLM"),
     ),
 }
+
+
 # Values in adapter_config.json, and what must stand there.
-WRONG: list[tuple[str, Any, str]] = [
-    ("r", "4", "a whole number from 1 on"),
-    ("r", 0, "a whole number from 1 on"),
-    ("r", -4, "a whole number from 1 on"),
-    ("r", 4.0, "a whole number from 1 on"),
-    ("r", True, "a whole number from 1 on"),
-    ("lora_alpha", None, "a number"),
-    ("lora_alpha", "8", "a number"),
-    ("lora_alpha", True, "a number"),
-    ("lora_dropout", "0.1", "a number"),
-    ("rank_pattern", [], "an object of whole numbers from 1 on"),
-    ("rank_pattern", None, "an object of whole numbers from 1 on"),
-    ("rank_pattern", {"q_proj": "2"}, "an object of whole numbers from 1 on"),
-    ("alpha_pattern", "q_proj", "an object of numbers"),
-    ("alpha_pattern", {"q_proj": None}, "an object of numbers"),
-    ("layers_to_transform", "1", "a layer's number, a list of them or null"),
-    ("layers_to_transform", ["1"], "a layer's number, a list of them or null"),
-    ("layers_pattern", 1, "a name, a list of names or null"),
-    ("target_modules", 3, "a name, a list of names or null"),
-    ("target_modules", ["q_proj", 3], "a name, a list of names or null"),
-    ("target_modules", "(q_proj", "a valid regular expression"),
-    ("target_modules", "q{99999999999}", "a valid regular expression"),
-    ("layers_pattern", "(", "one or more valid regular expressions"),
-    ("rank_pattern", {"(?i)q_proj": 4}, "an object whose keys are valid regular expressions"),
-    ("modules_to_save", [""], "a list of names or null"),
-    ("trainable_token_indices", [], "a list of numbers, such lists by module or null"),
-    ("exclude_modules", "*", "a valid regular expression"),
-    ("rank_pattern", {"[": 2}, "an object whose keys are valid regular expressions"),
-    ("alpha_pattern", {"q_proj)": 2}, "an object whose keys are valid regular expressions"),
-    ("exclude_modules", {}, "a name, a list of names or null"),
-    ("modules_to_save", "lm_head", "a list of names or null"),
-    ("target_parameters", "q_proj.weight", "a list of names or null"),
-    ("trainable_token_indices", 3, "a list of numbers, such lists by module or null"),
-    ("trainable_token_indices", {"embed_tokens": 3}, "a list of numbers, such lists by module or null"),
-    ("use_rslora", "false", "true or false"),
-    ("use_dora", 0, "true or false"),
-    ("fan_in_fan_out", "no", "true or false"),
-    ("bias", "some", "one of none, all, lora_only"),
-    ("bias", [], "one of none, all, lora_only"),
-    ("init_lora_weights", 3, "true, false or the name of a start"),
-    ("base_model_name_or_path", {"a": 1}, "the name of a model"),
-    ("peft_type", "lora", "'LORA'"),
-    ("peft_type", 3, "'LORA'"),
-]
-SAME_FAMILY: dict[str, Change] = {
-    "itself": trained_on("Qwen3ForCausalLM"),
-    "its part": trained_on("Qwen3Model"),
-    "another head": trained_on("Qwen3ForSequenceClassification"),
-    "converted": trained_on("SwaaQwen3ForCausalLM", "transformers_modules.x.modeling_swaa_qwen3"),
-    "another spelling": trained_on("QWen3ForCausalLM", "transformers_modules.x.modeling_qwen3"),
-    "a wrapper": trained_on("AutoModelForCausalLMWithValueHead", "trl.models.modeling_value_head"),
-    "somebody's own": trained_on("MyModel", "__main__"),
-    "no class": trained_on(3),
-    "no mapping": setting(auto_mapping=[]),
-}
-
-
-@pytest.fixture
-def adapter(source_of: Make, adapter_of: Make, tmp_path: Path) -> Path:
-    """An adapter of the test's own."""
-    own = copied(adapter_of(source_of()), tmp_path / "adapter")
-    setting(base_model_name_or_path="org/base")(own)
-    return own
-
-
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str, source_of: Make, adapter: Path, tmp_path: Path) -> None:
     change, said = REFUSED[case]
@@ -252,20 +118,6 @@ def test_refused(case: str, source_of: Make, adapter: Path, tmp_path: Path) -> N
     line = refused(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--quiet")
     assert said in line and line.startswith(("adapter", "--lora: adapter"))
     assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize(("key", "value", "expected"), WRONG, ids=[f"{key}={value}" for key, value, _ in WRONG])
-def test_wrong_settings(key: str, value: object, expected: str, source_of: Make, adapter: Path, tmp_path: Path) -> None:
-    setting(**{key: value})(adapter)
-    line = refused(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--quiet")
-    assert line.startswith(f"adapter: {key} in adapter_config.json is {value!r}, but it must be {expected}: mend it")
-
-
-@pytest.mark.parametrize("case", SAME_FAMILY)
-def test_the_same_family(case: str, source_of: Make, adapter: Path, tmp_path: Path) -> None:
-    SAME_FAMILY[case](adapter)
-    result = run(source_of(), "--lora", adapter, "--out", tmp_path / "out", "--dry-run")
-    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
