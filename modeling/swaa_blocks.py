@@ -50,9 +50,14 @@ def blocked_attention(
     queries = state.queries.to(query.device)
     keys = keys.to(query.device)
     user_mask = None if state.user_mask is None else state.user_mask.to(query.device)
-    if state.length is None:  # a static cache's length is on the device: one tile, no question asked
-        slots = _static_columns(state, queries, keys, rule)
-        return _tile(query, key, value, queries, keys, user_mask, slots, rule, scaling, dropout)
+    if state.length is None:  # a static cache's length is on the device: no question asked
+        outputs = []
+        for rows in _parts(query.shape[2], block_size(rule.window)):
+            slots = _static_columns(state, rows, queries, keys, rule)
+            mask = None if user_mask is None else user_mask[:, :, rows]
+            tile = (query[:, :, rows], key, value, queries[rows], keys, mask, slots, rule, scaling, dropout)
+            outputs.append(_tile(*tile))
+        return torch.cat(outputs, dim=2)
     if query.shape[2] <= block_size(rule.window) and key.shape[2] <= 2 * (rule.window + rule.keep_first):
         # Decoding: so few keys are not worth a choice. And these may be out of order, which a plan can't be.
         everything = slice(0, key.shape[2])
@@ -119,22 +124,27 @@ def _grouped_attention(
     return output.reshape(batch, heads, new, value.shape[3])
 
 
-def _static_columns(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> slice | Tensor:
-    """Which of a static cache's slots the new queries may see, without asking the device how full it is."""
-    new, count = queries.position.shape[1], keys.position.shape[1]
-    if rule.fa_decode or keys.start is not None or rule.keep_first + rule.window + new > count:
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _static_columns(state: SwaaState, rows: slice, queries: Tokens, keys: Tokens, rule: Rule) -> slice | Tensor:
+    """Which of a static cache's slots these queries may see, without asking the device how full it is."""
+    count = keys.position.shape[1]
+    dense = rule.fa_decode and queries.dense is not None
+    if dense or keys.start is not None or rule.keep_first + rule.window + rows.stop - rows.start > count:
         return slice(0, count)
-    name = state.plan_name("static", keys, rule)
+    name = state.plan_name("static", keys, rule, rows.start)
     if name not in state.plans:
-        state.plans[name] = _find_slots(state, queries, keys, rule)
+        state.plans[name] = _find_slots(state, rows, queries[rows], keys, rule)
     found: Tensor = state.plans[name]
     return found
 
 
-def _find_slots(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> Tensor:
-    """Slots of the sinks, of the window before the first new token, and of the new tokens: (1 or batch, n)."""
-    new, device = queries.position.shape[1], keys.position.device
-    # Padding sees only itself, which is among the new.
+def _find_slots(state: SwaaState, rows: slice, queries: Tokens, keys: Tokens, rule: Rule) -> Tensor:
+    """Slots of the sinks, of the window before the first query, and of the queries themselves: (1 or batch, n)."""
+    device = keys.position.device
+    # Padding sees only itself.
     first = torch.where(queries.position >= 0, queries.position, LATER).amin(dim=1, keepdim=True)
     low = first - (rule.window - 1)
     window = low + torch.arange(rule.window - 1, device=device)
@@ -143,7 +153,7 @@ def _find_slots(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule) -> 
     slots = position if state.aligned else torch.searchsorted(key_order(keys), position)
     slots = torch.where((position >= 0) & (slots < keys.position.shape[1]), slots, -1)
     assert isinstance(state.past, Tensor)
-    own = state.past.to(device) + torch.arange(new, device=device)
+    own = state.past.to(device) + torch.arange(rows.start, rows.stop, device=device)
     return torch.cat([slots, own.expand(low.shape[0], -1)], dim=1)
 
 

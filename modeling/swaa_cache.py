@@ -283,6 +283,8 @@ def release_windows(cache: Any, rules: Iterable[tuple[int, Rule]], depth: int) -
 
 
 def capacity(cache: Any) -> int:
-    """Slots of a static cache; the method's name differs between versions."""
+    """Slots of a static cache, 0 of any other or of none; the method's name differs between versions."""
+    if not getattr(cache, "is_compileable", False):
+        return 0
     get = cache.get_max_length if hasattr(cache, "get_max_length") else cache.get_max_cache_shape
-    return int(get())
+    return max(int(get() or 0), 0)

@@ -55,7 +55,7 @@ class SwaaGenerationMixin:
         refuse_broken(self, inputs, args, kwargs)
         if dense_from is None:
             prompt = prompt_length(inputs, kwargs)
-            dense_from = max(prompt - self.model.swaa.fa_tail, 0)
+            dense_from = _tail_start(prompt, self.model.swaa.fa_tail, kwargs.get("attention_mask"))
         token, depth = _dense_from.set((id(self), dense_from)), self.config.num_hidden_layers
         try:
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
@@ -79,13 +79,13 @@ class SwaaGenerationMixin:
     @staticmethod
     def create_masks_for_generate(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
         """Static caches get the 2D mask too, for a 4D one hides which tokens are padding. It covers all slots, so that
-        a compiled step is one graph however many are filled.
+        a compiled step is one graph however many are filled; flash-attention tells by its length which are.
         """
-        if attention_mask is None or bool((attention_mask != 0).all()):
+        if attention_mask is None or str(kwargs["config"]._attn_implementation).startswith("flash_attention"):
+            return attention_mask
+        if bool((attention_mask != 0).all()):
             return None
-        cache = cache_in(kwargs)
-        free = 0 if cache is None else capacity(cache) - attention_mask.shape[1]
-        return pad(attention_mask, (0, max(free, 0)))
+        return pad(attention_mask, (0, max(capacity(cache_in(kwargs)) - attention_mask.shape[1], 0)))
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)  # type: ignore[misc]
@@ -141,6 +141,15 @@ def prompt_length(inputs: Tensor | None, kwargs: dict[str, Any]) -> int:
     # Without any input generation starts from one token; with a cache the mask may be longer than the new tokens.
     length = 1 if tokens is None else tokens.shape[1]
     return max(length, mask.shape[-1]) if mask is not None else length
+
+
+def _tail_start(prompt: int, tail: int, mask: Any) -> int | Tensor:
+    """Index from which on the last `tail` real tokens of the prompt stand: one per row where padding is among them."""
+    start = max(prompt - tail, 0)
+    if tail == 0 or getattr(mask, "shape", ())[1:] != (prompt,) or bool((mask[:, start:] != 0).all()):
+        return start
+    left: Tensor = (mask != 0).long().flip(1).cumsum(dim=1).flip(1)
+    return (left > tail).sum(dim=1)
 
 
 def _dense_queries(dense_from: int | Tensor, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from transformers.utils import logging
 from .swaa_attention import NAME, check_backend
 from .swaa_cache import CACHE, capacity, release_windows
 from .swaa_mask import Rule, Tokens
+from .swaa_refusals import stock_flash_mask
 from .swaa_settings import SwaaSettings
-from .swaa_state import SwaaState, dense_from_index, dense_from_labels, number_tokens, sequence_starts
+from .swaa_state import LATER, SwaaState, dense_from_index, dense_from_labels, number_tokens, sequence_starts
 
 logger = logging.get_logger(__name__)
 
@@ -72,10 +73,11 @@ class SwaaModelMixin:
             cache = self.swaa_cache(cache, use_cache)
             starts = sequence_starts(position_ids) if packed and position_ids is not None else None
             if dense_last is not None:
-                dense_from = _past_length(cache) + tokens.shape[1] - dense_last
+                nowhere = isinstance(dense_last, int) and dense_last == 0
+                dense_from = LATER if nowhere else _past_length(cache) + tokens.shape[1] - dense_last
             _check_rows(dense_from, tokens.shape[0])
             state = self._state(tokens, attention_mask, starts, cache, dense_from, generated_tokens)
-            attention_mask = self._stock_mask(attention_mask, state)
+            attention_mask = self._stock_mask(attention_mask, state, tokens.shape[0])
             kwargs["swaa"] = state
         return super().forward(  # type: ignore[misc]
             input_ids=input_ids,
@@ -149,7 +151,7 @@ class SwaaModelMixin:
             return False
         new, device = queries.position.shape[1], queries.position.device
         if dense_from is not None:
-            if isinstance(dense_from, int) and isinstance(past, int) and dense_from >= past + new:
+            if isinstance(dense_from, int) and dense_from >= (past + new if isinstance(past, int) else LATER):
                 return False
             queries.dense = dense_from_index(dense_from, past, new, device)
             if isinstance(dense_from, int):
@@ -165,7 +167,7 @@ class SwaaModelMixin:
             return False
         return not torch.compiler.is_compiling() and bool(queries.dense.all())
 
-    def _stock_mask(self, attention_mask: Tensor | None, state: SwaaState) -> Tensor | None:
+    def _stock_mask(self, attention_mask: Tensor | None, state: SwaaState, rows: int) -> Tensor | None:
         """What the stock model gets: nothing to build a quadratic mask from, if no layer will read it."""
         # Not all layers run in a draft that exits early.
         rules = [self.swaa_rules.get(layer) for layer in range(self.config.num_hidden_layers)]
@@ -173,6 +175,8 @@ class SwaaModelMixin:
             if state.user_mask is not None and state.user_mask.dtype == torch.bool and state.backend == "eager":
                 # Stock eager attention would add True as the number 1.
                 return torch.where(state.user_mask, 0.0, torch.finfo(self.dtype).min).to(self.dtype)
+            if state.backend.startswith("flash_attention"):
+                return stock_flash_mask(attention_mask, state, rows)
             return attention_mask
         return torch.empty((1, 1, 0, 0), dtype=torch.bool, device=state.keys.position.device)
 

@@ -3,11 +3,13 @@
 import inspect
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor
 from transformers.generation import GenerationMixin
 
-from .swaa_cache import cache_in
+from .swaa_cache import cache_in, capacity
+from .swaa_state import SwaaState
 
 _DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
@@ -39,6 +41,24 @@ def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwar
             "guidance_scale runs the model a second time without saying which tokens are generated, "
             "which FA decode must know: leave it unset"
         )
+
+
+def stock_flash_mask(mask: Tensor | None, state: SwaaState, rows: int) -> Tensor | None:
+    """What keeps the stock flash-attention from a static cache's free slots: a 2D mask that ends before them.
+
+    Raises NotImplementedError where the stock layers would drop such a mask, or none can be made.
+    """
+    slots = capacity(state.cache)
+    if slots == 0 or slots == state.length:
+        return mask
+    dropped = mask is None or (not torch.compiler.is_compiling() and bool((mask != 0).all()))
+    if dropped and VERSION < (5, 13):
+        _refuse(f"{state.backend} over a static cache", "use attn_implementation='sdpa' or a dynamic cache")
+    if mask is None and state.length is None:
+        raise NotImplementedError(f"{state.backend} over a static cache needs an attention_mask of the tokens so far")
+    if mask is None:
+        return torch.ones(rows, state.length or 0, dtype=torch.long, device=state.keys.position.device)
+    return mask
 
 
 def refuse_crossing(model: Any, prompt: int, length: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

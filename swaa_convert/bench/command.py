@@ -111,6 +111,10 @@ def bench(
     """
     if with_profile and given["cache"] == "static":
         raise SwaaUsageError("--profile can't look into compiled steps: leave out --cache static")
+    if json_file is not None and png is not None and json_file.resolve() == png.resolve():
+        raise SwaaUsageError(f"--json and --png both name {png}: give each a file of its own")
+    if "|" in given["backend"]:
+        raise SwaaUsageError(f"--backend {given['backend']}: paged attention is for servers; take sdpa, for example")
     check_writable(json_file)
     check_writable(png)
     if png is not None:

@@ -102,6 +102,8 @@ USAGE = [
     (["--repeats", "0"], "--repeats"),
     (["--dtype", "int8"], "--dtype"),
     (["--device", "nonsense"], "--device nonsense"),
+    (["--backend", "paged|sdpa"], "--backend paged|sdpa: paged attention is for servers"),
+    (["--json", "x", "--png", "./x"], "--json and --png both name x"),
 ]
 
 

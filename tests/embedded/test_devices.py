@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import CompileConfig, StaticCache
 
-from tests.support.embed import CACHE, FAMILIES, Zoo, greedy, load, logits, one, pad_left, prompt, two_gpus
+from tests.support.embed import CACHE, FAMILIES, VERSION, Zoo, greedy, load, logits, one, pad_left, prompt, two_gpus
 from tests.support.oracle import assert_close, from_position
 
 pytestmark = [
@@ -84,22 +84,40 @@ def test_a_compiled_step_with_a_static_cache(zoo: Zoo, recipe: dict[str, Any], d
     assert len(graphs) <= 2
 
 
-@pytest.mark.parametrize("recipe", [{}, {"fa_decode": False}, {"full_layers": (), "fa_decode": False}], ids=str)
-def test_compiled_generation_of_a_padded_batch(zoo: Zoo, recipe: dict[str, Any]) -> None:
-    """One graph, though the mask grows with every token: on a GPU each new shape would be recorded anew."""
+def _compiler(graphs: list[Any]) -> Any:
+    """Has `generate` trace its steps on a CPU too, and collects the graphs."""
     torch._dynamo.reset()
-    graphs = []
 
-    def count(graph: Any, inputs: Any) -> Any:
+    def collect(graph: Any, inputs: Any) -> Any:
         graphs.append(graph)
         return graph
 
-    compiler = CompileConfig(backend=count, mode=None, fullgraph=True)
-    compiler._compile_all_devices = True
+    found = CompileConfig(backend=collect, mode=None, fullgraph=True)
+    found._compile_all_devices = True
+    return found
+
+
+@pytest.mark.parametrize("recipe", [{}, {"fa_decode": False}, {"full_layers": (), "fa_decode": False}], ids=str)
+def test_compiled_generation_of_a_padded_batch(zoo: Zoo, recipe: dict[str, Any]) -> None:
+    """One graph, though the mask grows with every token: on a GPU each new shape would be recorded anew."""
+    graphs: list[Any] = []
+    options = {"cache_implementation": "static", "compile_config": _compiler(graphs)}
     model, rows = load(zoo.repo(**recipe)), [prompt(length, seed=length) for length in (1, 30, 70)]
-    actual = greedy(model, pad_left(rows), 12, cache_implementation="static", compile_config=compiler)
-    assert actual == [zoo.oracle(**recipe).greedy(row, 12) for row in rows]
+    assert greedy(model, pad_left(rows), 12, **options) == [zoo.oracle(**recipe).greedy(row, 12) for row in rows]
     assert len(graphs) == 1
+
+
+@pytest.mark.skipif(VERSION in ((5, 0), (5, 1), (5, 2)), reason="chunked prefill is refused here")
+@pytest.mark.parametrize("recipe", [{}, {"fa_decode": False}, {"fa_tail": 3}], ids=str)
+def test_compiled_chunks_of_a_prompt(zoo: Zoo, recipe: dict[str, Any]) -> None:
+    """Windowed layers read sinks and window of each block of queries, not the whole cache."""
+    graphs: list[Any] = []
+    options = {"cache_implementation": "static", "compile_config": _compiler(graphs), "prefill_chunk_size": 100}
+    recipe, ids = {"full_layers": (), **recipe}, prompt(300)
+    assert greedy(load(zoo.repo(**recipe)), ids, 6, **options) == [zoo.oracle(**recipe).greedy(ids, 6)]
+    if "fa_tail" not in recipe and graphs:
+        nodes = [node for node in graphs[0].graph.nodes if "scaled_dot_product" in str(node.target)]
+        assert nodes and all(node.args[1].meta["example_value"].shape[2] < 100 for node in nodes)
 
 
 def test_a_compiled_forward_pass(zoo: Zoo) -> None:

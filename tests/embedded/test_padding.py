@@ -159,3 +159,23 @@ def test_one_padded_row_with_drafts(zoo: Zoo, fa_decode: bool) -> None:
     assert greedy(model, inputs, 12, prompt_lookup_num_tokens=3) == expected
     with refused_if(early_exit_is_broken, NotImplementedError, "exit early"):
         assert greedy(model, inputs, 12, assistant_early_exit=2) == expected
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=str)
+@pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}], ids=str)
+@pytest.mark.parametrize("tail", [1, 2, 3, 5, 40])
+def test_padding_in_a_dense_tail_does_not_count(
+    zoo: Zoo, tail: int, cache: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """The second turn of a batch: each row's padding stands between its turns."""
+    recipe: dict[str, Any] = {"full_layers": (), "fa_tail": tail}
+    first, second = [prompt(30), prompt(25, seed=1)], [prompt(2, seed=2), prompt(5, seed=3)]
+    batch = pad_left(second)
+    ids = torch.cat([pad_left(first)["input_ids"], batch["input_ids"]], dim=1)
+    mask = torch.cat([pad_left(first)["attention_mask"], batch["attention_mask"]], dim=1)
+    options = {"max_new_tokens": 10, "do_sample": False, **options}
+    actual = zoo.model(**recipe).generate(ids, attention_mask=mask, **options, **cache)
+    for row, ids_of in enumerate(zip(first, second, strict=True)):
+        whole = [*ids_of[0], *ids_of[1]]
+        expected = zoo.oracle(**recipe).generate(whole, **options)
+        assert actual[row, ids.shape[1] :].tolist() == expected[0, len(whole) :].tolist()

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tests.support.embed import CACHE, Zoo, greedy, load, logits, one, prompt
+from tests.support.embed import CACHE, VERSION, Zoo, greedy, load, logits, one, pad_left, prompt, refused_if
 from tests.support.oracle import assert_close, from_position
 
 
@@ -69,6 +70,45 @@ def test_stock_flash_attention_finds_the_name_of_its_library(
     model.config._attn_implementation_internal = "flash_attention_2"
     model(one(prompt(5)))
     assert seen == [("flash_attention_2", layer, True) for layer in range(4)]
+
+
+def _stock_flash(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **kwargs: Any) -> Any:
+    """What transformers' flash-attention computes: keys that the 2D mask hides or doesn't reach are left out, and the
+    last query stands at the last key that is left.
+    """
+    rows = []
+    for row in range(query.shape[0]):
+        real = torch.ones(key.shape[2]).bool() if mask is None else mask[row].bool()
+        new = real[-query.shape[2] :]
+        keys, values = (states[row, :, : len(real)][:, real] for states in (key, value))
+        shape = (int(new.sum()), keys.shape[1])
+        causal = torch.ones(shape).tril(shape[1] - shape[0]).bool()
+        output = torch.zeros_like(query[row])
+        output[:, new] = scaled_dot_product_attention(
+            query[row][:, new], keys, values, attn_mask=causal, scale=scaling, enable_gqa=True
+        )
+        rows.append(output.transpose(0, 1))
+    return torch.stack(rows), None
+
+
+@pytest.mark.parametrize("recipe", [{}, {"fa_decode": False}, {"full_layers": (), "window": 64}], ids=str)
+@pytest.mark.parametrize("lengths", [(60,), (60, 12, 31)], ids=str)
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_stock_flash_attention_reads_no_free_slot(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, cache: str, lengths: tuple[int, ...], recipe: dict[str, Any]
+) -> None:
+    """The kernel in full layers, and in windowed ones while all lies in the window. Without the library, SWAA's own
+    two passes are out of reach here: blocks stand in for them.
+    """
+    model, rows = load(zoo.repo(**recipe)), [prompt(length, seed=length) for length in lengths]
+    attention = sys.modules[type(model).__module__.rpartition(".")[0] + ".swaa_attention"]
+    monkeypatch.setattr(attention, "takes_flash", lambda *args: False)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", _stock_flash)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    inputs = pad_left(rows) if len(rows) > 1 else rows[0]
+    with refused_if(cache == "static" and len(rows) == 1 and VERSION < (5, 13), NotImplementedError, "static cache"):
+        actual = greedy(model, inputs, 8, **({} if cache == "dynamic" else {"cache_implementation": cache}))
+        assert actual == [zoo.oracle(**recipe).greedy(row, 8) for row in rows]
 
 
 def test_guidance_is_refused_where_it_would_be_windowed(zoo: Zoo) -> None:

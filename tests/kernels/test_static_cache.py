@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling.swaa_blocks import blocked_attention
+from modeling.swaa_blocks import block_size, blocked_attention
 from modeling.swaa_state import number_tokens
 from tests.support.kernels import Call, Case
 
@@ -76,3 +76,21 @@ def test_a_step_reads_sinks_and_window_only(padding: tuple[int, ...]) -> None:
     with Widest() as widest:
         call.run(blocked_attention)
     assert widest.keys == 75
+
+
+@pytest.mark.parametrize("fa_decode", [False, True])
+@pytest.mark.parametrize("padding", [(), (0, 900)])
+def test_a_chunk_reads_as_little_for_each_block(padding: tuple[int, ...], fa_decode: bool) -> None:
+    """With FA decode too, while the prompt is read: no query is dense."""
+    case = Case(70, 5, new=500, past=2000, batch=2, padding=padding)
+    call = _decoding(case, _padded(padding, 0, case) if padding else None)
+    call.rule = replace(call.rule, fa_decode=fa_decode)
+    with Widest() as widest:
+        assert _error(case, call) < 1e-6
+    assert widest.keys == 5 + 69 + block_size(70)
+
+
+@pytest.mark.parametrize("padding", [(), (0, 900)])
+def test_dense_queries_of_a_chunk(padding: tuple[int, ...]) -> None:
+    case = Case(70, 5, new=300, past=1000, batch=2, padding=padding, dense_from=1290)
+    assert _error(case, _decoding(case, _padded(padding, 0, case) if padding else None)) < 1e-6
