@@ -74,9 +74,11 @@ def reuse(stage: Path, key: str, hasher: Hasher, progress: Progress) -> dict[str
 
 
 def finished_bytes(target: Path) -> int:
-    """How much of the weights a killed run has left for `target`."""
+    """How much room the weights take that a killed run has left for `target`; links take none."""
     stage = abandoned(target, FILE)
-    return 0 if stage is None else sum(each.size for each in read_journal(stage).values())
+    if stage is None:
+        return 0
+    return sum(each.size for name, each in read_journal(stage).items() if not _is_linked(stage / name))
 
 
 def weights_key(
@@ -109,6 +111,10 @@ def _is_whole(stage: Path, name: str, finished: Finished, hasher: Hasher, progre
         return False
     hasher.add(name, path, progress.advance)
     return hasher.result(name) == finished.sha256
+
+
+def _is_linked(path: Path) -> bool:
+    return path.is_file() and path.stat().st_nlink > 1
 
 
 def _libraries() -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import swaa_convert.convert
-from swaa_convert.resume import FILE
+from swaa_convert.resume import FILE, finished_bytes
 from swaa_convert.shards.layout import Shard
 from tests.merge.changes import setting
 from tests.merge.conftest import Make
@@ -160,7 +160,8 @@ def test_other_settings_of_the_same_weights_reuse_nothing(
     adapter_of: Make,
     tmp_path: Path,
 ) -> None:
-    other = copied(adapter_of(source_of()), tmp_path.parent / f"{tmp_path.name}-lora" / "adapter")
+    same = adapter_of(source_of())
+    other = copied(same, tmp_path.parent / f"{tmp_path.name}-lora" / same.name)
     setting(**changed)(other)
     args[2] = str(other)
     assert run(*args, "--resume").exit_code == 0
@@ -169,10 +170,12 @@ def test_other_settings_of_the_same_weights_reuse_nothing(
 
 
 def test_links_of_a_killed_run_do_not_stay(written: list[str], source_of: Make, tmp_path: Path) -> None:
+    """Nor do they count as room that is taken already."""
     source = copied(source_of(), tmp_path.parent / f"{tmp_path.name}-source")
     args = [str(source), "--out", str(tmp_path / "out"), "-q"]
     killed = subprocess.run([sys.executable, "-c", KILLED, *args, "--link"], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert finished_bytes(tmp_path / "out") == 0
     assert run(*args, "--resume").exit_code == 0
     assert sorted(written) == SHARDS
     assert not any((tmp_path / "out" / name).samefile(source / name) for name in SHARDS)
