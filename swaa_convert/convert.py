@@ -29,6 +29,7 @@ from swaa_convert.source import LocalSource, open_source
 from swaa_convert.source_files import check_small_files
 from swaa_convert.space import check_space, require_space
 from swaa_convert.staging import absolute, check_target, refuse_overlap, staged
+from swaa_convert.stamps import Stamps, take_stamps
 from swaa_convert.system_errors import one_line_errors
 from swaa_convert.weights import INDEX, check_weights
 
@@ -94,24 +95,26 @@ def convert_checkpoint(
         check_space(target, plan, link=link, there=finished_bytes(target) if resume else 0)
         _fetch(plan, quiet=quiet)
         check_small_files(opened, plan.small)
+        stamps = take_stamps(plan.source, plan.weights, plan.adapters)
         output = _output(plan, max_shard_size)
         if output.rewritten:
             # What is rewritten needs room even where the rest is linked.
             require_space(target, output.new_bytes(link=link) - (finished_bytes(target) if resume else 0))
         with staged(target, resume=resume) as stage:
-            build(plan, output, stage, reporter, link=link)
+            build(plan, output, stamps, stage, reporter, link=link)
             if check:
                 reporter.checked(_check(stage))
     reporter.done(out)
     return target
 
 
-def build(plan: Plan, output: Output, stage: Path, reporter: Reporter, *, link: bool) -> None:
+def build(plan: Plan, output: Output, stamps: Stamps, stage: Path, reporter: Reporter, *, link: bool) -> None:
     """Fill the folder `stage` with the converted repo."""
     small = [name for name in plan.small if name not in plan.templates]
     size = output.size + sum(plan.source.files[name] for name in small)
     with Hasher() as hasher, reporter.writing(size, len(output.shards)) as progress:
-        _write_weights(plan, output, stage, hasher, progress, link=link)
+        with stamps.kept():
+            _write_weights(plan, output, stamps, stage, hasher, progress, link=link)
         for name in small:
             (stage / name).parent.mkdir(exist_ok=True)
             copy_file(plan.source.path_of(name), stage / name, lambda count: None)
@@ -129,9 +132,11 @@ def build(plan: Plan, output: Output, stage: Path, reporter: Reporter, *, link: 
     write_file(stage / MANIFEST, dump_manifest(manifest))
 
 
-def _write_weights(plan: Plan, output: Output, stage: Path, hasher: Hasher, progress: Progress, *, link: bool) -> None:
+def _write_weights(
+    plan: Plan, output: Output, stamps: Stamps, stage: Path, hasher: Hasher, progress: Progress, *, link: bool
+) -> None:
     """The weight files, but for those that a killed run has left finished."""
-    key = weights_key(plan.source, plan.weights, plan.adapters, output.limit)
+    key = weights_key(plan.source, stamps, plan.weights, plan.adapters, output.limit, link=link)
     journal, finished = Journal(stage, key), reuse(stage, key, hasher, progress)
     journal.begin(finished)
 

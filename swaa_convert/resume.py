@@ -18,6 +18,7 @@ from swaa_convert.leftovers import abandoned
 from swaa_convert.merge.adapter import Adapter
 from swaa_convert.progress import Progress
 from swaa_convert.source import Source
+from swaa_convert.stamps import Stamps
 from swaa_convert.system_errors import naming
 
 FILE = ".swaa-progress.jsonl"
@@ -73,19 +74,31 @@ def reuse(stage: Path, key: str, hasher: Hasher, progress: Progress) -> dict[str
 
 
 def finished_bytes(target: Path) -> int:
-    """How much of the weights a killed run has left for `target`."""
+    """How much room the weights take that a killed run has left for `target`; links take none."""
     stage = abandoned(target, FILE)
-    return 0 if stage is None else sum(each.size for each in read_journal(stage).values())
+    if stage is None:
+        return 0
+    return sum(each.size for name, each in read_journal(stage).items() if not _is_linked(stage / name))
 
 
-def weights_key(source: Source, weights: Sequence[str], adapters: Sequence[Adapter], limit: int | None) -> str:
-    """Everything that decides the bytes of the weight files, as one text."""
-    files = {name: [source.files[name], None if source.revision else _stamp(source, name)] for name in weights}
+def weights_key(
+    source: Source,
+    stamps: Stamps,
+    weights: Sequence[str],
+    adapters: Sequence[Adapter],
+    limit: int | None,
+    *,
+    link: bool,
+) -> str:
+    """Everything that decides the bytes of the weight files, and whether they are files of their own, as one text."""
+    # As they were planned with: what changes meanwhile must fit no later run.
+    files = {name: source.files[name] if source.revision else vars(stamps.of(source, name)) for name in weights}
     parts: dict[str, Any] = {
         "source": source.provenance,
         "files": files,
-        "lora": [adapter.provenance for adapter in adapters],
+        "lora": [[adapter.provenance, adapter.settings_sha256] for adapter in adapters],
         "limit": limit,
+        "link": link,
         "tool": __version__,
         "libraries": _libraries() if adapters else None,
     }
@@ -100,8 +113,8 @@ def _is_whole(stage: Path, name: str, finished: Finished, hasher: Hasher, progre
     return hasher.result(name) == finished.sha256
 
 
-def _stamp(source: Source, name: str) -> int:
-    return source.path_of(name).stat().st_mtime_ns
+def _is_linked(path: Path) -> bool:
+    return path.is_file() and path.stat().st_nlink > 1
 
 
 def _libraries() -> dict[str, str]:

@@ -6,12 +6,16 @@ _SIZE = re.compile(r"(\d+)([km]?)", re.IGNORECASE)
 _BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?b?)", re.IGNORECASE)
 _UNITS = {unit + b: 1000**power for power, unit in enumerate(("", "K", "M", "G", "T")) for b in ("", "B")}
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2}
+# No file system has larger files.
+_MOST = 2.0**63
+# Enough for any count of tokens, and few enough for Python to read.
+_DIGITS = 18
 
 
 def parse_size(text: str) -> int:
     """2048, 2k or 1m as a count of tokens; ValueError for anything else."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    if match is None or len(match[1]) > _DIGITS:
         raise ValueError(f"{text!r} is not a number of tokens such as 2048 or 2k")
     return int(match[1]) * _FACTORS[match[2].lower()]
 
@@ -19,10 +23,10 @@ def parse_size(text: str) -> int:
 def parse_bytes(text: str) -> int:
     """5GB, 500MB or 1073741824 as a count of bytes, in decimal units; ValueError for anything else."""
     match = _BYTES.fullmatch(text.strip())
-    count = round(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
-    if count < 1:
+    count = float(match[1]) * _UNITS[match[2].upper()] if match else 0
+    if not 0.5 < count < _MOST:
         raise ValueError(f"{text!r} is not a size such as 5GB or 500MB")
-    return count
+    return round(count)
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

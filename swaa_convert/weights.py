@@ -87,9 +87,17 @@ def _homes(headers: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, str]:
 
 
 def _shards(source: Source) -> tuple[str, ...]:
-    weight_map = source.read_json(INDEX).get("weight_map")
+    index = source.read_json(INDEX)
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise SwaaError(f"{source.name}: {INDEX} has no weight_map")
+    if not isinstance(index.get("metadata"), Mapping):
+        # transformers could not load such a checkpoint, nor what is made of it.
+        found = f"is {index['metadata']!r}" if "metadata" in index else "there is none"
+        raise SwaaError(
+            f"{source.name}: metadata in {INDEX} must be an object, and {found}: "
+            'write "metadata": {} in a copy of it, or fetch it again'
+        )
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if "/" in name or "\\" in name or not name.endswith(".safetensors"):

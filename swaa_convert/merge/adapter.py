@@ -1,6 +1,7 @@
 """A LoRA adapter as it was given: a local folder or a Hub model. Nothing heavy is imported to look at it."""
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class Adapter:
         if self.source.revision:
             return self.source.provenance
         return {**self.source.provenance, "sha256": _sha256(self.source.path_of(self.weights))}
+
+    @property
+    def settings_sha256(self) -> str:
+        """The hash of its configuration: the same weights under another alpha are another adapter."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()
 
 
 def open_adapters(given: Sequence[str | Path], revisions: Sequence[str] = (), *, quiet: bool = True) -> list[Adapter]:

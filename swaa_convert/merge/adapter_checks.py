@@ -10,6 +10,8 @@ from swaa_convert.merge.adapter_config import check_settings
 from swaa_convert.source import Source
 
 _PROMPTS = {"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "ADAPTION_PROMPT", "CPT"}
+# KaSA cuts the base's weights down when it is loaded, MonteCLoRA samples its own.
+_VARIANTS = {"kasa_config": "KaSA", "monteclora_config": "MonteCLoRA"}
 # What training on a quantized copy of a model adds to its name; the copy's weights came from that model.
 _COPY = re.compile(r"(-(unsloth|bnb|4bit|8bit|awq|gptq|int4|int8|fp8|w4a16|dynamic))+$")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -21,6 +23,7 @@ def check_adapter(adapter: Adapter, source: Source, config: dict[str, Any]) -> s
     """Refuse what cannot be merged into `source` with this config.json; return a hint if its base may differ."""
     _refuse_other_methods(adapter)
     check_settings(adapter)
+    _refuse_variants(adapter)
     _refuse_random_start(adapter)
     _refuse_other_family(adapter, source, config)
     _refuse_quantized(adapter, source, config)
@@ -53,6 +56,16 @@ def _refuse_other_methods(adapter: Adapter) -> None:
         f"{adapter.name} is a {method} adapter, and --lora merges LoRA only: merge it with peft's merge_and_unload, "
         "save that and convert it"
     )
+
+
+def _refuse_variants(adapter: Adapter) -> None:
+    """Kinds of LoRA whose merge takes more than a module's weights and the adapter's matrices, or is none."""
+    for key, variant in _VARIANTS.items():
+        if adapter.config.get(key):
+            raise SwaaError(
+                f"{adapter.name} is a {variant} adapter ({key} in {CONFIG}), which --lora doesn't merge: "
+                "merge it with peft's merge_and_unload, save that and convert it"
+            )
 
 
 def _refuse_random_start(adapter: Adapter) -> None:

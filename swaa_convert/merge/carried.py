@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 _JSON = ("swaa_config.json", CONFIG, "config.json")
 _KEYS = ("sliding_window_size", "keep_first", "force_fa_decode", "non_sliding_layers", "fa_tail", "version")
 
+# Where the text "false", say, would be taken for true.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "force_fa_decode": (bool | list | None, "true, false or a list of layers"),
+    "non_sliding_layers": (list | None, "a list of layers"),
+}
+
 
 def carried_recipe(adapters: Sequence[Adapter]) -> tuple[dict[str, Any], str] | None:
     """(recipe keys, where they stand) of the last adapter that carries a recipe: its training saw the weights last."""
@@ -83,7 +89,10 @@ def _recipe_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
     for key in values:
         if key not in _KEYS:
             raise SwaaError(f"{where}: unknown key {key!r} in swaa_config: {nearest(str(key), _KEYS)}")
-    decode, layers = values.get("force_fa_decode", False), values.get("non_sliding_layers") or []
+    for key, (kinds, expected) in _KINDS.items():
+        if not isinstance(values.get(key), kinds):
+            raise SwaaError(f"{where}: {key} in swaa_config must be {expected}, not {values[key]!r}: mend it in a copy")
+    decode, layers = values.get("force_fa_decode"), values.get("non_sliding_layers") or []
     keys = {
         "window": values.get("sliding_window_size"),
         "keep_first": values.get("keep_first", 0),

@@ -1,7 +1,7 @@
 """An adapter's tensors and its configuration as peft reads it, checked."""
 
+import errno
 import json
-import pickle
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -88,6 +88,7 @@ def load_adapter(adapter: Adapter) -> LoadedAdapter:
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES.values():
             raise _other_dtype(adapter, key, str(tensor.dtype).removeprefix("torch."))
+    _refuse_rank(adapter, config, tensors)
     loaded = LoadedAdapter(adapter, config, tensors)
     _refuse_infinite(loaded)
     return loaded
@@ -148,15 +149,43 @@ def _tensors(adapter: Adapter) -> dict[str, Tensor]:
             if info.dtype not in DTYPES:
                 raise _other_dtype(adapter, key, info.dtype)
         return load_file(path)
+    return _unpickled(adapter, path)
+
+
+def _unpickled(adapter: Adapter, path: Path) -> dict[str, Tensor]:
     try:
         # Only tensors and plain containers are unpickled, no code.
         found = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError) as error:
+        tensors = {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+    except MemoryError:
+        raise
+    except Exception as error:
+        # An unpickler may stumble in any way. Where a file is cut off, torch says that the system refuses it.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            error.filename = error.filename or str(path)
+            raise
         raise SwaaError(
-            f"{adapter.name}: {name} is damaged or holds more than tensors: load it with peft once and save it again, "
-            "as safetensors"
+            f"{adapter.name}: {adapter.weights} is damaged or holds more than tensors: "
+            "load it with peft once and save it again, as safetensors"
         ) from error
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise SwaaError(
+                f"{adapter.name}: {adapter.weights} holds {key} without plain numbers (sparse, quantized or meta): "
+                "save the adapter again, as safetensors"
+            )
+    return tensors
+
+
+def _refuse_rank(adapter: Adapter, config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """peft makes tensors of the rank that it is told before it looks at those that there are."""
+    most = max(max(tensor.shape, default=0) for tensor in tensors.values())
+    rank, where = max([(config.r, "r"), *((rank, "rank_pattern") for rank in config.rank_pattern.values())])
+    if rank > most:
+        raise SwaaError(
+            f"{adapter.name}: {where} in {CONFIG} has a rank of {rank}, but no tensor in {adapter.weights} is larger "
+            f"than {most}: mend it in a copy of the adapter, or save the adapter again with peft"
+        )
 
 
 def _refuse_pointer(adapter: Adapter, path: Path) -> None:

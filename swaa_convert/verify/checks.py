@@ -1,4 +1,4 @@
-"""What a check found: nothing, differences, or that it could not be made."""
+"""What a check found: nothing, differences, that it was not asked for, or that it could not be made."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,17 +26,20 @@ class Check:
         Everything that is not as it should be.
     skipped:
         The check was not made.
+    failed:
+        The check was asked for and could not be made, or not to its end.
     """
 
     name: str
     said: str
     differences: tuple[Difference, ...] = ()
     skipped: bool = False
+    failed: bool = False
 
     @property
     def outcome(self) -> str:
-        """ok, differs or skipped."""
-        return "differs" if self.differences else "skipped" if self.skipped else "ok"
+        """ok, differs, failed or skipped."""
+        return "differs" if self.differences else "failed" if self.failed else "skipped" if self.skipped else "ok"
 
     def as_json(self) -> dict[str, Any]:
         """The check for programs."""

@@ -32,7 +32,7 @@ def verify(folder: Path, source: str | None, lora: tuple[str, ...], as_json: boo
     Every file is compared with the manifest that the conversion wrote, the embedded code with what this version
     ships, the tensors with the source's or with the same merge done again, and the model answers a few tokens if its
     weights fit in memory. No file of the repo is run. Exit status 0: all is well, in one line; 1: with the list of
-    every difference.
+    every difference, or with what could not be compared and why.
     """
     if lora and source is None:
         raise SwaaUsageError("--lora merges again into the source: say which with --source")
@@ -43,12 +43,14 @@ def verify(folder: Path, source: str | None, lora: tuple[str, ...], as_json: boo
     if as_json:
         click.echo(json.dumps(document(verdict), indent=2))
     else:
-        click.echo(table(verdict) if verdict.differences else fine(verdict))
+        click.echo(fine(verdict) if verdict.fine else table(verdict))
     if verdict.differences:
         count = "1 difference" if verdict.differences == 1 else f"{verdict.differences} differences"
         raise SwaaError(
             f"{folder} is not what was converted ({count}): convert the source again, or fetch the repo again"
         )
+    if verdict.failed:
+        raise SwaaError(f"{folder}: {'; '.join(check.said for check in verdict.failed)}")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 from swaa_convert.copying import Advance
 from swaa_convert.errors import SwaaError
-from swaa_convert.manifest import Manifest, Merged
+from swaa_convert.manifest import MANIFEST, Manifest, Merged
 from swaa_convert.merge.adapter import Adapter, open_adapter
 from swaa_convert.merge.memory import use_huge_pages
 from swaa_convert.safetensors_header import TensorInfo
@@ -40,13 +40,16 @@ def given_adapters(given: Sequence[str], manifest: Manifest) -> dict[str, Adapte
 def check_merged(
     repo: Source, source: Source, merged: Merged, given: Mapping[str, Adapter], advance: Advance, *, quiet: bool
 ) -> Check:
-    """Merge again and compare; skipped, and nothing claimed, where an adapter cannot be had."""
-    count = len(merged.tensors)
+    """Merge again and compare; failed, and nothing claimed, where that cannot be done."""
+    count, found = len(merged.tensors), list[Difference]()
     try:
         adapters = [_adapter(each, given, quiet=quiet) for each in merged.adapters]
-        found = list(_differences(repo, source, merged, adapters, advance, quiet=quiet))
+        for difference in _differences(repo, source, merged, adapters, advance, quiet=quiet):
+            found.append(difference)
     except SwaaError as error:
-        return Check(_NAME, f"{count} merged tensors not compared: {error.message}", skipped=True)
+        # Some have been, where a difference was found.
+        compared = "not all compared" if found else "not compared"
+        return Check(_NAME, f"{count} merged tensors {compared}: {error.message}", tuple(found), failed=True)
     if found:
         return Check(_NAME, f"{len(found)} differ from a merge done again with {_libraries()}", tuple(found))
     return Check(_NAME, f"{count} merged tensors equal to a merge done again")
@@ -58,7 +61,11 @@ def _adapter(noted: Mapping[str, Any], given: Mapping[str, Adapter], *, quiet: b
         adapter = open_adapter(str(noted["id"]), str(noted["revision"]), quiet=quiet)
         adapter.source.fetch((adapter.weights,), quiet=quiet)
         return adapter
-    if str(noted.get("sha256")) not in given:
+    if not noted.get("sha256"):
+        # No folder could be told to be the right one.
+        name = noted.get("id") or noted.get("name")
+        raise SwaaError(f"{MANIFEST} has no commit and no hash of the adapter {name}: convert the source again")
+    if str(noted["sha256"]) not in given:
         raise SwaaError(f"give the folder of the adapter {noted.get('name')} with --lora")
     return given[str(noted["sha256"])]
 

@@ -27,7 +27,7 @@ def document(verdict: Verdict) -> dict[str, Any]:
     """Everything for programs."""
     return {
         "folder": str(verdict.repo.root),
-        "ok": not verdict.differences,
+        "ok": verdict.fine,
         "source": dict(verdict.manifest.source),
         "converted_by": verdict.manifest.tool,
         "checks": [check.as_json() for check in verdict.checks],

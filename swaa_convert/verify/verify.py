@@ -27,8 +27,18 @@ class Verdict:
 
     @property
     def differences(self) -> int:
-        """How many there are; 0: the repo is what was converted."""
+        """How many there are."""
         return sum(len(check.differences) for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """What was asked for and could not be looked at; nothing is claimed of it."""
+        return tuple(check for check in self.checks if check.failed)
+
+    @property
+    def fine(self) -> bool:
+        """Whether the repo is what was converted, as far as was asked for."""
+        return not self.differences and not self.failed
 
 
 def open_converted(folder: Path) -> tuple[LocalSource, Manifest]:

@@ -143,6 +143,16 @@ def index(edit: Callable[[dict[str, Any]], object]) -> Change:
     return change
 
 
+def index_with(**values: Any) -> Change:
+    """Two shards and an index with these values; `...` removes one."""
+
+    def change(source: Path) -> None:
+        found = {**sharded(source), **values}
+        write_json(source / INDEX, {key: value for key, value in found.items() if value is not ...})
+
+    return change
+
+
 def index_file(data: bytes) -> Change:
     """Two shards with this for an index."""
 

@@ -14,6 +14,7 @@ from tests.malformed.damage import (
     after_sharding,
     index,
     index_file,
+    index_with,
     refuses,
     without,
 )
@@ -44,6 +45,10 @@ CASES: Cases = {
     "no weight_map": (index_file(b"{}"), "has no weight_map"),
     "weight_map is a list": (index_file(b'{"weight_map": []}'), "has no weight_map"),
     "weight_map is empty": (index_file(b'{"weight_map": {}}'), "has no weight_map"),
+    "no metadata": (index_with(metadata=...), f"metadata in {INDEX} must be an object, and there is none"),
+    "metadata is null": (index_with(metadata=None), f"metadata in {INDEX} must be an object, and is None"),
+    "metadata is a list": (index_with(metadata=[]), f"metadata in {INDEX} must be an object, and is []"),
+    "metadata is text": (index_with(metadata="x"), f"metadata in {INDEX} must be an object, and is 'x'"),
     "climbs out": (index(lambda names: names.update({NORM: f"../../{SECOND}"})), BESIDE),
     "climbs out with backslashes": (index(lambda names: names.update({NORM: rf"..\{SECOND}"})), BESIDE),
     "absolute": (index(lambda names: names.update({NORM: "/etc/x.safetensors"})), BESIDE),

@@ -68,6 +68,28 @@ def as_bin(dtype: torch.dtype) -> Change:
     return change
 
 
+def damaged_bin(damage: Callable[[bytes], bytes]) -> Change:
+    """A pickle whose bytes are others."""
+
+    def change(adapter: Path) -> None:
+        torch.save(load_file(adapter / WEIGHTS), adapter / "adapter_model.bin")
+        written("adapter_model.bin", damage((adapter / "adapter_model.bin").read_bytes()))(adapter)
+        (adapter / WEIGHTS).unlink()
+
+    return change
+
+
+def odd_bin(make: Callable[[torch.Tensor], torch.Tensor], *, listed: bool = False) -> Change:
+    """A pickle with a tensor of another kind, or with a list of tensors."""
+
+    def change(adapter: Path) -> None:
+        found = {name: make(tensor) if name == KEY else tensor for name, tensor in load_file(adapter / WEIGHTS).items()}
+        torch.save(list(found.values()) if listed else found, adapter / "adapter_model.bin")
+        (adapter / WEIGHTS).unlink()
+
+    return change
+
+
 def pointer(name: str) -> Change:
     def change(adapter: Path) -> None:
         (adapter / WEIGHTS).unlink()

@@ -16,7 +16,9 @@ from tests.merge.changes import (
     Change,
     as_bin,
     cast,
+    damaged_bin,
     moved_out,
+    odd_bin,
     packed,
     pickled,
     pointer,
@@ -35,6 +37,7 @@ from tests.support.sources import make_source, write_json
 NO_LORAS = "which is no LoRA's: save the adapter again in bf16"
 NOT_REPEATED = "was started by a random SVD that cannot be repeated (init_lora_weights"
 TRAINED = "was trained on a {} (auto_mapping in adapter_config.json), but qwen3-untied-bfloat16 is a Qwen3ForCausalLM: "
+DAMAGED = "adapter: adapter_model.bin is damaged or holds more than tensors: load it with peft once"
 REFUSED: dict[str, tuple[Change, str]] = {
     "not a number": (tensors(lambda t: t[KEY].fill_(float("nan"))), f"{KEY} holds NaN or infinity"),
     "infinite": (tensors(lambda t: t[KEY].view(-1)[3:4].fill_(float("-inf"))), "holds NaN or infinity"),
@@ -75,6 +78,14 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "adapter_config.json: swaa_config has version 9, but swaa-convert",
     ),
     "a swaa_config of true": (setting(swaa_config={"version": True}), "swaa_config has version True"),
+    "a switch in words": (
+        setting(swaa_config={"sliding_window_size": 9, "force_fa_decode": "false"}),
+        "adapter_config.json: force_fa_decode in swaa_config must be true, false or a list of layers, not 'false'",
+    ),
+    "a layer that is no list": (
+        setting(swaa_config={"sliding_window_size": 9, "non_sliding_layers": 0}),
+        "non_sliding_layers in swaa_config must be a list of layers, not 0",
+    ),
     "a random start": (setting(init_lora_weights="pissa_niter_4"), f"{NOT_REPEATED} 'pissa_niter_4'"),
     "float8": (cast(torch.float8_e4m3fn), f"{KEY} is stored as F8_E4M3, {NO_LORAS}"),
     "another float8": (cast(torch.float8_e5m2), f"{KEY} is stored as F8_E5M2, {NO_LORAS}"),
@@ -85,6 +96,21 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "float4": (packed("F4", 2), f"x is stored as F4, {NO_LORAS}"),
     "float6": (packed("F6_E2M3", 3), f"x is stored as F6_E2M3, {NO_LORAS}"),
     "exponents": (packed("F8_E8M0", 4), f"x is stored as F8_E8M0, {NO_LORAS}"),
+    "a pickle cut off": (damaged_bin(lambda data: data[: len(data) // 2]), DAMAGED),
+    "half a kilobyte of a pickle": (damaged_bin(lambda data: data[:500]), DAMAGED),
+    "an empty pickle": (damaged_bin(lambda data: b""), DAMAGED),
+    "text for a pickle": (damaged_bin(lambda data: b"hello, world\n"), DAMAGED),
+    "a page for a pickle": (damaged_bin(lambda data: b"<html><body>404</body></html>"), DAMAGED),
+    "a sparse tensor": (odd_bin(lambda tensor: tensor.to_sparse()), f"adapter_model.bin holds {KEY} without plain"),
+    "a meta tensor": (odd_bin(lambda tensor: tensor.to("meta")), f"adapter_model.bin holds {KEY} without plain"),
+    "a list of tensors": (odd_bin(lambda tensor: tensor, listed=True), DAMAGED),
+    "an absurd rank": (setting(r=10**12), "r in adapter_config.json has a rank of 1000000000000, but no tensor"),
+    "an absurd rank of some": (
+        setting(rank_pattern={"q_proj": 10**30}),
+        f"rank_pattern in adapter_config.json has a rank of {10**30}, but no tensor in {WEIGHTS} is larger than 128",
+    ),
+    "KaSA": (setting(kasa_config={"beta": 1e-4}), "is a KaSA adapter (kasa_config in adapter_config.json), which"),
+    "MonteCLoRA": (setting(monteclora_config={"buffer_size": 9}), "is a MonteCLoRA adapter (monteclora_config in"),
     "int8 in a pickle": (as_bin(torch.int8), f"{KEY} is stored as int8, {NO_LORAS}"),
     "a pointer": (pointer(WEIGHTS), f"{WEIGHTS} is a git-lfs pointer, not the weights"),
     "a pointer to a pickle": (pointer("adapter_model.bin"), "adapter_model.bin is a git-lfs pointer, not the weights"),
@@ -263,7 +289,8 @@ def test_options_that_exclude_each_other(source_of: Make, adapter: Path, tmp_pat
     args = (source_of(), "--lora", adapter, "--out", tmp_path / "out", "-q")
     assert "exclude each other" in refused(*args, "--no-lora", code=2)
     assert "has no --lora that comes from the Hub" in refused(*args, "--lora-revision", "main", code=2)
-    assert "is not a size such as 5GB" in refused(*args, "--max-shard-size", "big", code=2)
+    for size in ("big", "9" * 400, "9" * 5000, "1e400", "10000000TB"):
+        assert "is not a size such as 5GB" in refused(*args, "--max-shard-size", size, code=2)
 
 
 def test_another_base_on_the_hub(source_of: Make, adapter: Path, tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 import swaa_convert.convert
-from swaa_convert.resume import FILE
+from swaa_convert.resume import FILE, finished_bytes
 from swaa_convert.shards.layout import Shard
+from tests.merge.changes import setting
 from tests.merge.conftest import Make
-from tests.support.command import run, tree
+from tests.support.adapters import copied
+from tests.support.command import refused, run, tree
 
 SHARDS = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
 # Kills itself once the first two shards are written and recorded.
@@ -145,4 +147,57 @@ def test_what_breaks_off_under_resume_is_kept(
     written.clear()
     assert run(*args, "--resume").exit_code == 0
     assert written == []
+    assert_whole(args, tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"lora_alpha": 99}, {"use_rslora": True}], ids=str)
+def test_other_settings_of_the_same_weights_reuse_nothing(
+    changed: dict[str, Any],
+    args: list[str],
+    stage: Path,
+    written: list[str],
+    source_of: Make,
+    adapter_of: Make,
+    tmp_path: Path,
+) -> None:
+    same = adapter_of(source_of())
+    other = copied(same, tmp_path.parent / f"{tmp_path.name}-lora" / same.name)
+    setting(**changed)(other)
+    args[2] = str(other)
+    assert run(*args, "--resume").exit_code == 0
+    assert sorted(written) == SHARDS
+    assert_whole(args, tmp_path)
+
+
+def test_links_of_a_killed_run_do_not_stay(written: list[str], source_of: Make, tmp_path: Path) -> None:
+    """Nor do they count as room that is taken already."""
+    source = copied(source_of(), tmp_path.parent / f"{tmp_path.name}-source")
+    args = [str(source), "--out", str(tmp_path / "out"), "-q"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *args, "--link"], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert finished_bytes(tmp_path / "out") == 0
+    assert run(*args, "--resume").exit_code == 0
+    assert sorted(written) == SHARDS
+    assert not any((tmp_path / "out" / name).samefile(source / name) for name in SHARDS)
+
+
+def test_what_was_made_while_the_source_changed_is_not_reused(
+    args: list[str], written: list[str], source_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = copied(source_of(), tmp_path.parent / f"{tmp_path.name}-source")
+    args[0] = str(source)
+    take = swaa_convert.convert.take_stamps
+
+    def taken(*arguments: Any) -> Any:
+        stamps = take(*arguments)
+        for name in SHARDS:
+            os.utime(source / name, (1, 1))
+        return stamps
+
+    monkeypatch.setattr(swaa_convert.convert, "take_stamps", taken)
+    assert "was changed while it was converted" in refused(*args, "--resume")
+    monkeypatch.setattr(swaa_convert.convert, "take_stamps", take)
+    written.clear()
+    assert run(*args, "--resume").exit_code == 0
+    assert sorted(written) == SHARDS
     assert_whole(args, tmp_path)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import swaa_convert.verify.merged
+from swaa_convert.errors import SwaaError
 from swaa_convert.manifest import MANIFEST
+from swaa_convert.verify.checks import Difference
 from tests.merge.conftest import MOE_IS_BROKEN
 from tests.support.adapters import EXPERTS, QV, make_adapter
 from tests.support.command import run
@@ -104,8 +108,33 @@ def test_a_tensor_that_is_only_said_to_be_merged(folder: Path) -> None:
 def test_a_local_adapter_is_asked_for(folder: Path) -> None:
     convert(folder)
     found = merge_check(folder)
-    assert found["outcome"] == "skipped"
+    assert found["outcome"] == "failed"
     assert found["said"] == "8 merged tensors not compared: give the folder of the adapter adapter with --lora"
+
+
+def test_what_cannot_be_compared_is_not_called_equal(folder: Path) -> None:
+    repo = convert(folder)
+    said = "8 merged tensors not compared: give the folder of the adapter adapter with --lora"
+    result = run("verify", repo, "--source", folder / "source")
+    assert (result.exit_code, result.stderr) == (1, f"Error: {repo}: {said}\n")
+    assert "is what was converted" not in result.stdout
+    assert f"\nmerge         failed   {said}\n" in result.stdout
+    # Nobody has asked for it here.
+    assert run("verify", repo).exit_code == 0
+
+
+def test_what_was_found_before_a_merge_broke_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(convert(folder), QUERY)
+    real = swaa_convert.verify.merged._differences
+
+    def broken(*args: Any, **options: Any) -> Iterator[Difference]:
+        yield next(real(*args, **options))
+        raise SwaaError("adapter cannot be merged: mend it")
+
+    monkeypatch.setattr(swaa_convert.verify.merged, "_differences", broken)
+    found = merge_check(folder, "--lora", folder / "adapter")
+    assert found["outcome"] == "differs" and [each["thing"] for each in found["differences"]] == [QUERY]
+    assert found["said"] == "8 merged tensors not all compared: adapter cannot be merged: mend it"
 
 
 def test_another_adapter_is_refused(folder: Path) -> None:
@@ -128,4 +157,5 @@ def test_an_adapter_on_the_hub_and_one_that_is_gone(folder: Path) -> None:
         shutil.rmtree(folder / "home")
         del hub.models["org/lora"]
         gone = hub.convert(folder / "home", *verify)
-    assert gone.returncode == 0 and "8 merged tensors not compared: no folder and no Hub model org/lora" in gone.stdout
+    assert gone.returncode == 1
+    assert "8 merged tensors not compared: no folder and no Hub model org/lora" in gone.stderr

@@ -192,8 +192,8 @@ def test_merged_tensors_are_not_compared_with_the_source(repo: Path) -> None:
     sign_again(repo, Merged(({"name": "adapter"},), (EMBED,)))
     found = verified(repo, "--source", repo.parent / "source")
     assert found["tensors"]["said"] == "46 tensors equal to source's"
-    said = "1 merged tensors not compared: give the folder of the adapter adapter with --lora"
-    assert (found["merge"]["outcome"], found["merge"]["said"]) == ("skipped", said)
+    said = f"1 merged tensors not compared: {MANIFEST} has no commit and no hash of the adapter adapter: convert the"
+    assert (found["merge"]["outcome"], said in found["merge"]["said"]) == ("failed", True)
 
 
 def test_too_large_for_memory(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
