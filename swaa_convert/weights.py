@@ -44,12 +44,20 @@ def check_weights(source: Source, weights: tuple[str, ...]) -> None:
     homes = _homes(headers)
     if INDEX not in weights:
         return
-    for tensor, shard in source.read_json(INDEX)["weight_map"].items():
+    index = source.read_json(INDEX)
+    for tensor, shard in index["weight_map"].items():
         if homes.get(tensor) != shard:
             there = f"{homes[tensor]} does" if tensor in homes else "no shard does"
             raise SwaaError(
                 f"{source.name}: {INDEX} says that {shard} holds {tensor}, but {there}: fetch the source again"
             )
+    if not isinstance(index.get("metadata"), Mapping):
+        # transformers could not load such a checkpoint, nor what is made of it.
+        found = f"is {index['metadata']!r}" if "metadata" in index else "there is none"
+        raise SwaaError(
+            f"{source.name}: metadata in {INDEX} must be an object, and {found}: "
+            'write "metadata": {} in a copy of it, or fetch it again'
+        )
 
 
 def read_headers(paths: Mapping[str, Path]) -> dict[str, TensorInfo]:
@@ -87,17 +95,9 @@ def _homes(headers: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, str]:
 
 
 def _shards(source: Source) -> tuple[str, ...]:
-    index = source.read_json(INDEX)
-    weight_map = index.get("weight_map")
+    weight_map = source.read_json(INDEX).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise SwaaError(f"{source.name}: {INDEX} has no weight_map")
-    if not isinstance(index.get("metadata"), Mapping):
-        # transformers could not load such a checkpoint, nor what is made of it.
-        found = f"is {index['metadata']!r}" if "metadata" in index else "there is none"
-        raise SwaaError(
-            f"{source.name}: metadata in {INDEX} must be an object, and {found}: "
-            'write "metadata": {} in a copy of it, or fetch it again'
-        )
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if "/" in name or "\\" in name or not name.endswith(".safetensors"):
