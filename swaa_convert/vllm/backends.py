@@ -23,7 +23,8 @@ def choose_backend(vllm_config: Any) -> None:
     version = get_flash_attn_version(head_size=vllm_config.model_config.get_head_size())
     if version != FLASH_VERSION:
         attention.backend = AttentionBackendEnum.TRITON_ATTN
-        init_logger(__name__).info("SWAA: TRITON_ATTN for all layers, since flash-attention 3 can't run here")
+        # Of loggers, vLLM shows its own and those below.
+        init_logger(f"vllm.{__name__}").info("SWAA: TRITON_ATTN for all layers, since flash-attention 3 can't run here")
 
 
 @functools.cache

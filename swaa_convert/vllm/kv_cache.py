@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from vllm.utils.math_utils import cdiv
+from vllm.v1.core.kv_cache_utils import resolve_block_hashes
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, SlidingWindowManager
 from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec, SlidingWindowSpec
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
@@ -134,6 +135,8 @@ class SinkWindowManager(_PromptsOnly, SlidingWindowManager):
     def find_longest_cache_hit(cls, block_hashes: Any, max_length: int, *args: Any, **kwargs: Any) -> Any:
         """The longest prefix whose sinks and last window are cached; the blocks between them stay empty."""
         spec, pool = kwargs["kv_cache_spec"], kwargs["block_pool"]
+        # A prefix_match_unit may be finer than blocks. What is resolved here stays so when it is resolved again.
+        block_hashes = resolve_block_hashes(block_hashes, pool.hash_block_size, spec.block_size)
         found, length = super().find_longest_cache_hit(block_hashes, max_length, *args, **kwargs)
         for index in range(min(cdiv(spec.keep_first, spec.block_size), length // spec.block_size)):
             sinks = pool.get_cached_block(block_hashes[index], kwargs["kv_cache_group_ids"])

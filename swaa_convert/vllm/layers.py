@@ -10,7 +10,7 @@ from vllm.model_executor.models.utils import extract_layer_index
 
 from swaa_convert.vllm.backends import full_backend, windowed_backend
 from swaa_convert.vllm.kv_cache import PromptReuseSpec, SinkWindowSpec, from_spec
-from swaa_convert.vllm.refusals import refuse_kernel, refuse_layer, refuse_options
+from swaa_convert.vllm.refusals import refuse_kernel, refuse_layer, refuse_options, warn_of_beams
 from swaa_convert.vllm.shipped.swaa_mask import Rule
 from swaa_convert.vllm.shipped.swaa_settings import SwaaSettings
 
@@ -63,6 +63,8 @@ def put_swaa_into(model: nn.Module, vllm_config: VllmConfig, settings: SwaaSetti
     depth = vllm_config.model_config.hf_config.num_hidden_layers
     rules = {layer: _rule(settings, layer) for layer in range(depth)}
     refuse_options(vllm_config, settings)
+    if _any_fa_decode(settings):
+        warn_of_beams()
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, Attention)]
     for name, stock in found:
         refuse_layer(stock, Attention)

@@ -34,6 +34,8 @@ def _model_class(family: Family) -> type[Any]:
             from swaa_convert.vllm.backends import choose_backend
             from swaa_convert.vllm.layers import put_swaa_into, settings_of
         except ImportError as error:
+            if (error.name or "").partition(".")[0] != "vllm":
+                raise
             raise ImportError(
                 f"SWAA is served with vLLM 0.26 to 0.32, and this is {vllm.__version__}: {error}"
             ) from error

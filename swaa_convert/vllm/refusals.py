@@ -1,8 +1,9 @@
-"""What SWAA can't be served with: one line each, before anything is answered."""
+"""What SWAA can't be served with: one line each, before anything is answered. What it can't tell, it warns about."""
 
 from typing import Any
 
 from vllm.config import VllmConfig
+from vllm.logger import init_logger
 
 from swaa_convert.vllm.shipped.swaa_settings import SwaaSettings
 
@@ -16,7 +17,10 @@ FLASH_VERSION = 3
 def refuse_options(vllm_config: VllmConfig, settings: SwaaSettings) -> None:
     """Raises ValueError for options of the server under which tokens could be wrong."""
     if vllm_config.kv_transfer_config is not None:
-        _refuse("a KV connector (kv_transfer_config): it would move generated tokens' KV, or blocks that SWAA frees")
+        _refuse(
+            "a KV connector (kv_transfer_config, kv_offloading_size): it would move generated tokens' KV, or blocks "
+            "that SWAA frees"
+        )
     parallel = vllm_config.parallel_config
     for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
         if getattr(parallel, name, 1) > 1:
@@ -52,6 +56,15 @@ def refuse_kernel(impl: Any) -> None:
     version = getattr(impl, "vllm_flash_attn_version", FLASH_VERSION)
     if version != FLASH_VERSION:
         _refuse(f"flash-attention {version}: start vLLM with --attention-backend TRITON_ATTN")
+
+
+def warn_of_beams() -> None:
+    """Where a layer has FA decode: a beam's next step can't be told from somebody's prompt, and so not be refused."""
+    # Once, not by each process of a server. Of loggers, vLLM shows its own and those below.
+    init_logger(f"vllm.{__name__}").warning_once(
+        "SWAA with FA decode: beam_search sends what it generated back as prompt, whose tokens are windowed; "
+        "use other sampling"
+    )
 
 
 def _refuse(what: str) -> None:

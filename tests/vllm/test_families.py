@@ -7,13 +7,16 @@ from swaa_convert.families import families
 from swaa_convert.vllm.configs import config_class
 from swaa_convert.vllm.stock import stock_class
 from tests.support.embed import Zoo
-from tests.vllm.engine import Served, engine, greedy, mixed
+from tests.vllm.engine import Served, engine, greedy, metric, mixed
 
 # The installed transformers may be older than a family.
 SERVED = [family.model_type for family in families() if family.model_type in CONFIG_MAPPING]
 
 # vLLM 0.32 has no model of its own for it.
 WRAPPED = "smollm3"
+
+# In few blocks requests are preempted.
+PROMPTS = [ids for seed in (4, 5) for ids in mixed(seed, (20, 54, 130, 257))]
 
 
 def test_no_code_of_the_repo_runs(zoo: Zoo) -> None:
@@ -36,13 +39,17 @@ def test_nobody_gets_modules_without_swaa() -> None:
 def test_families(zoo: Zoo, family: str) -> None:
     """Full layers and windowed ones, with FA decode and without it."""
     served = Served(zoo, family, full_layers=(3,), fa_decode_layers=(0, 2))
-    with engine(served.repo) as llm:
-        served.check(greedy(llm, mixed(4, (20, 54, 130, 257))))
+    _check_preempted(served, 70)
 
 
-@pytest.mark.parametrize("fa_decode", [True, False])
+@pytest.mark.parametrize("fa_decode, blocks", [(True, 36), (False, 45)])
 @pytest.mark.parametrize("family", ["llama", WRAPPED])
-def test_same_decoding_in_all_layers(zoo: Zoo, family: str, fa_decode: bool) -> None:
+def test_same_decoding_in_all_layers(zoo: Zoo, family: str, fa_decode: bool, blocks: int) -> None:
     served = Served(zoo, family, fa_decode=fa_decode)
-    with engine(served.repo) as llm:
-        served.check(greedy(llm, mixed(4, (20, 54, 130, 257))))
+    _check_preempted(served, blocks)
+
+
+def _check_preempted(served: Served, blocks: int) -> None:
+    with engine(served.repo, num_gpu_blocks_override=blocks) as llm:
+        served.check(greedy(llm, PROMPTS, 20))
+        assert metric(llm, "num_preemptions") > 0

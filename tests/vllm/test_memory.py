@@ -103,8 +103,19 @@ def test_hits_are_counted(zoo: Zoo, recipe: dict[str, Any]) -> None:
         assert metric(llm, "prefix_cache_queries") == 260
 
 
-def test_a_hit_without_a_sink_ends_before_it() -> None:
-    """Where sinks are more than the window, the blocks before it are needed too."""
+def test_hashes_finer_than_blocks(zoo: Zoo) -> None:
+    """Both kinds of layers find the prompt's blocks, and none of its dense tail."""
+    served = Served(zoo, full_layers=(3,), fa_decode_layers=(0, 2), fa_tail=20)
+    with engine(served.repo, prefix_match_unit=8) as llm:
+        greedy(llm, [prompt(401)], 4)
+        outputs = greedy(llm, [prompt(401)], 4)
+        served.check(outputs)
+        assert 401 - 20 - 2 * BLOCK < outputs[0].num_cached_tokens <= 401 - 20
+
+
+@pytest.mark.parametrize("unit", [32, 8])
+def test_a_hit_without_a_sink_ends_before_it(unit: int) -> None:
+    """Where sinks are more than the window, the blocks before it are needed too. `unit`: tokens of a hash."""
     from vllm.v1.core.block_pool import BlockPool
     from vllm.v1.core.kv_cache_utils import BlockHash, make_block_hash_with_group_id
 
@@ -112,10 +123,10 @@ def test_a_hit_without_a_sink_ends_before_it() -> None:
 
     sizes = {"block_size": 32, "num_kv_heads": 1, "head_size": 32, "dtype": torch.float32}
     spec = SinkWindowSpec(**sizes, sliding_window=48, keep_first=150)
-    pool = BlockPool(num_gpu_blocks=50, enable_caching=True, hash_block_size=32)
-    hashes = [BlockHash(bytes([number]) * 32) for number in range(12)]
+    pool = BlockPool(num_gpu_blocks=50, enable_caching=True, hash_block_size=unit)
+    hashes = [BlockHash(bytes([number]) * 32) for number in range(12 * 32 // unit)]
     blocks = pool.get_new_blocks(12)
-    for key, block in zip(hashes, blocks, strict=True):
+    for key, block in zip(hashes[32 // unit - 1 :: 32 // unit], blocks, strict=True):
         block._block_hash = make_block_hash_with_group_id(key, 0)
         pool.cached_block_hash_to_block.insert(block._block_hash, block)
 

@@ -1,11 +1,17 @@
 """What is refused by the options of the server, line by line, and that vLLM still has those options."""
 
+import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 from vllm.config import CacheConfig, ParallelConfig
+from vllm.logger import _print_warning_once, init_logger
 
+from swaa_convert.families import families
+from swaa_convert.vllm import layers, models
 from swaa_convert.vllm.refusals import refuse_layer, refuse_options
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -19,7 +25,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "dual batch overlap": ({"parallel_config": {"use_ubatching": True}}, "dual batch overlap (enable_dbo)"),
     "drafts by a model": ({"speculative_config": {"method": "eagle3"}}, "speculative decoding by 'eagle3': use one of"),
-    "a KV connector": ({"kv_transfer_config": {}}, "a KV connector (kv_transfer_config)"),
+    "a KV connector": ({"kv_transfer_config": {}}, "a KV connector (kv_transfer_config, kv_offloading_size)"),
     "a quantized cache": ({"cache_config": {"cache_dtype": "fp8"}}, "kv_cache_dtype='fp8': leave it at 'auto'"),
 }
 LAYERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -58,7 +64,8 @@ def test_the_options_have_these_names() -> None:
     """A name that vLLM changed would be refused no more."""
     for name in ("decode_context_parallel_size", "prefill_context_parallel_size", "use_ubatching"):
         assert hasattr(ParallelConfig(), name)
-    assert hasattr(CacheConfig(), "cache_dtype")
+    for name in ("cache_dtype", "kv_offloading_size"):
+        assert hasattr(CacheConfig(), name)
 
 
 def _layer(**changed: Any) -> Any:
@@ -86,3 +93,45 @@ def test_layers(case: str) -> None:
 def test_layers_of_another_kind() -> None:
     with pytest.raises(ValueError, match="is a kind of its own"):
         refuse_layer(_layer(), dict)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
+    """What the plugin says where vLLM shows it, whatever level this process has and whatever it has said already."""
+    logger = init_logger("vllm.swaa_convert.vllm.refusals")
+    monkeypatch.setattr(logger, "propagate", False)
+    caplog.set_level("WARNING", logger.name)
+    _print_warning_once.cache_clear()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("choice, times", [(True, 1), ([1], 1), ([0], 0), (False, 0)], ids=str)
+def test_beams_are_warned_of(log: pytest.LogCaptureFixture, choice: bool | list[int], times: int) -> None:
+    """Once, where a windowed layer has FA decode: layer 0 is full, 1 isn't."""
+    recipe = {"sliding_window_size": 8, "keep_first": 2, "force_fa_decode": choice, "non_sliding_layers": [0]}
+    config = _config(model_config={"hf_config": SimpleNamespace(num_hidden_layers=2, swaa_config=recipe)})
+    settings = layers.settings_of(config)
+    assert settings is not None
+    for _ in range(2):
+        with pytest.raises(ValueError, match="found no attention layer"):
+            layers.put_swaa_into(nn.Module(), config, settings)
+    assert len(log.messages) == times and all("beam_search" in line for line in log.messages)
+
+
+@pytest.mark.parametrize(
+    "lacking, line",
+    [
+        ("vllm.v1.kv_cache_spec_registry", "SWAA is served with vLLM 0.26 to 0.32, and this is .*: .*spec_registry"),
+        ("swaa_convert.vllm.backends", "^import of swaa_convert.vllm.backends halted"),
+    ],
+)
+def test_versions_are_named_where_vllm_lacks_something(
+    monkeypatch: pytest.MonkeyPatch, lacking: str, line: str
+) -> None:
+    for name in ("layers", "kv_cache"):
+        monkeypatch.delitem(sys.modules, f"swaa_convert.vllm.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, lacking, None)
+    with pytest.raises(ImportError, match=line):
+        getattr(models, families()[0].swaa_architecture)(vllm_config=None)
