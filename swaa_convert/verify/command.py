@@ -24,7 +24,12 @@ Examples:
 @click.command(epilog=_EPILOG)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--source", metavar="ID|DIR", help="Compare the tensors with this source's, bit for bit.")
-@click.option("--lora", metavar="PATH", multiple=True, help="The local adapter that was merged, to merge it again.")
+@click.option(
+    "--lora",
+    metavar="PATH",
+    multiple=True,
+    help="The local adapter that was merged, if it isn't beside the repo or the source.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")
 def verify(folder: Path, source: str | None, lora: tuple[str, ...], as_json: bool) -> None:
     """Say whether the converted repo in DIR is what was converted.

@@ -37,6 +37,21 @@ def given_adapters(given: Sequence[str], manifest: Manifest) -> dict[str, Adapte
     return found
 
 
+def adapters_near(manifest: Manifest, places: Sequence[Path]) -> dict[str, Adapter]:
+    """The local adapters that the repo was made with, by their hashes: those that these folders hold by their names."""
+    found = {}
+    for noted in () if manifest.merged is None else manifest.merged.adapters:
+        name = str(noted.get("name"))
+        for place in dict.fromkeys(places) if noted.get("sha256") and Path(name).name == name else ():
+            try:
+                adapter = open_adapter(place / name) if (place / name).is_dir() else None
+            except SwaaError:
+                continue  # something else of that name
+            if adapter is not None and adapter.provenance.get("sha256") == noted["sha256"]:
+                found[str(noted["sha256"])] = adapter
+    return found
+
+
 def check_merged(
     repo: Source, source: Source, merged: Merged, given: Mapping[str, Adapter], advance: Advance, *, quiet: bool
 ) -> Check:

@@ -13,7 +13,7 @@ from swaa_convert.source import LocalSource, Source, local_source, open_source
 from swaa_convert.staging import is_converted
 from swaa_convert.verify.checks import Check
 from swaa_convert.verify.files import check_code, check_files
-from swaa_convert.verify.merged import check_merged, given_adapters
+from swaa_convert.verify.merged import adapters_near, check_merged, given_adapters
 from swaa_convert.verify.tensors import check_tensors
 
 
@@ -72,7 +72,8 @@ def verify_repo(
     source:
         The source to compare the tensors with: a folder or a Hub id, which is taken at the commit in the manifest.
     lora:
-        The folders of local adapters that were merged; those on the Hub are taken at the commits in the manifest.
+        The folders of local adapters that were merged, unless they lie beside the repo, the source or in the working
+        directory; those on the Hub are taken at the commits in the manifest.
     advance:
         Told how many bytes more were read.
     """
@@ -101,6 +102,8 @@ def _tensor_checks(
     tensors = check_tensors(repo, source, () if merged is None else merged.tensors, advance, quiet=quiet)
     if merged is None:
         return (tensors,)
+    places = [Path.cwd(), repo.root.parent, *([source.root.parent] if isinstance(source, LocalSource) else [])]
+    given = adapters_near(manifest, places) | dict(given)
     return (tensors, check_merged(repo, source, merged, given, advance, quiet=quiet))
 
 

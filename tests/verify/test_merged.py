@@ -105,8 +105,30 @@ def test_a_tensor_that_is_only_said_to_be_merged(folder: Path) -> None:
     assert difference["thing"] == "model.norm.weight" and "don't change it" in difference["what"]
 
 
-def test_a_local_adapter_is_asked_for(folder: Path) -> None:
+def test_a_local_adapter_is_found_beside_the_repo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or beside the source, or in the working directory, under the name that it had."""
+    repo = convert(folder)
+    assert merge_check(folder)["said"] == "8 merged tensors equal to a merge done again"
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    moved = repo.rename(elsewhere / "repo")
+    assert run("verify", moved, "--source", folder / "source").exit_code == 0
+    (folder / "adapter").rename(elsewhere / "adapter")
+    assert run("verify", moved, "--source", folder / "source").exit_code == 0
+    (elsewhere / "adapter").rename(folder / "adapter")
+    monkeypatch.chdir(folder)
+    source = (folder / "source").rename(elsewhere / "source")
+    assert run("verify", moved, "--source", source).exit_code == 0
+
+
+@pytest.mark.parametrize("there", ["nothing", "another adapter", "no adapter"])
+def test_a_local_adapter_is_asked_for(there: str, folder: Path) -> None:
     convert(folder)
+    (folder / "adapter").rename(folder / "renamed")
+    if there != "nothing":
+        (folder / "adapter").mkdir()
+    if there == "another adapter":
+        make_adapter(folder / "source", folder / "adapter", seed=1)
     found = merge_check(folder)
     assert found["outcome"] == "failed"
     assert found["said"] == "8 merged tensors not compared: give the folder of the adapter adapter with --lora"
@@ -114,6 +136,7 @@ def test_a_local_adapter_is_asked_for(folder: Path) -> None:
 
 def test_what_cannot_be_compared_is_not_called_equal(folder: Path) -> None:
     repo = convert(folder)
+    (folder / "adapter").rename(folder / "renamed")
     said = "8 merged tensors not compared: give the folder of the adapter adapter with --lora"
     result = run("verify", repo, "--source", folder / "source")
     assert (result.exit_code, result.stderr) == (1, f"Error: {repo}: {said}\n")
