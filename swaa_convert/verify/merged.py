@@ -37,12 +37,14 @@ def given_adapters(given: Sequence[str], manifest: Manifest) -> dict[str, Adapte
     return found
 
 
-def adapters_near(manifest: Manifest, places: Sequence[Path]) -> dict[str, Adapter]:
-    """The local adapters that the repo was made with, by their hashes: those that these folders hold by their names."""
-    found = {}
+def with_adapters_near(given: Mapping[str, Adapter], manifest: Manifest, places: Sequence[Path]) -> dict[str, Adapter]:
+    """These adapters, and those that the repo was made with and that these folders hold by their names, by hashes."""
+    found = dict(given)
     for noted in () if manifest.merged is None else manifest.merged.adapters:
         name = str(noted.get("name"))
         for place in dict.fromkeys(places) if noted.get("sha256") and Path(name).name == name else ():
+            if noted["sha256"] in found:
+                break  # a hash reads the whole file
             try:
                 adapter = open_adapter(place / name) if (place / name).is_dir() else None
             except SwaaError:

@@ -13,7 +13,7 @@ from swaa_convert.source import LocalSource, Source, local_source, open_source
 from swaa_convert.staging import is_converted
 from swaa_convert.verify.checks import Check
 from swaa_convert.verify.files import check_code, check_files
-from swaa_convert.verify.merged import adapters_near, check_merged, given_adapters
+from swaa_convert.verify.merged import check_merged, given_adapters, with_adapters_near
 from swaa_convert.verify.tensors import check_tensors
 
 
@@ -103,7 +103,7 @@ def _tensor_checks(
     if merged is None:
         return (tensors,)
     places = [Path.cwd(), repo.root.parent, *([source.root.parent] if isinstance(source, LocalSource) else [])]
-    given = adapters_near(manifest, places) | dict(given)
+    given = with_adapters_near(given, manifest, places)
     return (tensors, check_merged(repo, source, merged, given, advance, quiet=quiet))
 
 
