@@ -24,7 +24,7 @@ def check_adapter(adapter: Adapter, source: Source, config: dict[str, Any]) -> s
     _refuse_other_methods(adapter)
     check_settings(adapter)
     _refuse_variants(adapter)
-    _refuse_random_start(adapter)
+    _refuse_lost_start(adapter)
     _refuse_other_family(adapter, source, config)
     _refuse_quantized(adapter, source, config)
     if adapter.config.get("layer_replication"):
@@ -68,14 +68,21 @@ def _refuse_variants(adapter: Adapter) -> None:
             )
 
 
-def _refuse_random_start(adapter: Adapter) -> None:
-    """peft finds this start anew whenever it loads the adapter, at random, and takes it off the base's weights."""
+def _refuse_lost_start(adapter: Adapter) -> None:
+    """Starts that peft takes off the base's weights whenever it loads the adapter, and can't find again."""
     start = adapter.config.get("init_lora_weights")
-    if isinstance(start, str) and start.startswith("pissa_niter_"):
-        raise SwaaError(
-            f"{adapter.name} was started by a random SVD that cannot be repeated (init_lora_weights {start!r} in "
-            f"{CONFIG}): save it with path_initial_model_for_weight_conversion, or merge it where it was trained"
-        )
+    if not isinstance(start, str):
+        return
+    if start.startswith("pissa_niter_"):
+        why = "by a random SVD that cannot be repeated"
+    elif start.startswith("corda"):
+        why = "from the inputs of its layers, which are not known any more"
+    else:
+        return
+    raise SwaaError(
+        f"{adapter.name} was started {why} (init_lora_weights {start!r} in {CONFIG}): "
+        "save it with path_initial_model_for_weight_conversion, or merge it where it was trained"
+    )
 
 
 def _refuse_other_family(adapter: Adapter, source: Source, config: dict[str, Any]) -> None:

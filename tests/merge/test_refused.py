@@ -87,6 +87,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "non_sliding_layers in swaa_config must be a list of layers, not 0",
     ),
     "a random start": (setting(init_lora_weights="pissa_niter_4"), f"{NOT_REPEATED} 'pissa_niter_4'"),
+    "a start from its inputs": (setting(init_lora_weights="corda"), "from the inputs of its layers, which are"),
     "float8": (cast(torch.float8_e4m3fn), f"{KEY} is stored as F8_E4M3, {NO_LORAS}"),
     "another float8": (cast(torch.float8_e5m2), f"{KEY} is stored as F8_E5M2, {NO_LORAS}"),
     "int8": (cast(torch.int8), f"{KEY} is stored as I8, {NO_LORAS}"),
