@@ -90,7 +90,9 @@ def _measured(document: Mapping[str, Any], where: str, swaa: Mapping[str, Any]) 
     ours = [one["name"] for one in document["variants"] if one["swaa_config"] == swaa]
     if not ours:
         raise SwaaError(f"{where} does not measure this repo's recipe: run `swaa-convert bench` with --recipes own")
-    cells = {(one["variant"], one["length"]): one["figures"] for one in document["results"]}
+    # Where memory ran out, the figures are of fewer runs than the card would say.
+    finished = [one for one in document["results"] if not one.get("out_of_memory")]
+    cells = {(one["variant"], one["length"]): one["figures"] for one in finished}
     lengths = sorted({length for _, length in cells})
     pairs = [(length, cells.get((FULL, length)), cells.get((ours[0], length))) for length in lengths]
     rows = [_row(length, full, own) for length, full, own in pairs if full and own]

@@ -122,7 +122,7 @@ def _no_weights(source: Source) -> str:
     for pattern, way_out in _OTHER_WEIGHTS.items():
         if any(fnmatch(name, pattern) for name in source.files):
             return f"has only {pattern} weights: {way_out.format(source=source.name)}"
-    return f"has no weights: neither {SINGLE} nor {INDEX}"
+    return f"has no weights: neither {SINGLE} nor {INDEX} is there: fetch it again, or give a checkpoint that has them"
 
 
 def _damaged(name: str, reason: str, whose: str) -> SwaaError:

@@ -28,9 +28,9 @@ _work = options_of("Work")
 _where = options_of("Machine")
 _output = options_of("Output")
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_COUNT = click.IntRange(1)
 # No model reads more, and the prompt alone would fill the memory.
 _LONGEST = 2**28
+_COUNT = click.IntRange(1, _LONGEST)
 _EPILOG = """\
 \b
 Examples:
@@ -122,7 +122,7 @@ def bench(
 
         require_matplotlib()
     subject = cut(open_subject(source, revision, random_weights=random_weights), layers)
-    other = None if baseline is None else cut(full_subject(baseline, random_weights=random_weights), layers)
+    other = None if baseline is None else full_subject(baseline, layers, random_weights=random_weights)
     variants = settle_variants(recipes, subject)
 
     # Imported here: torch and transformers take seconds to load, and --help needs neither.
@@ -142,7 +142,9 @@ def bench(
     document = report.document(subject, settings, machine, contestants, cells, command)
     _write(json_file, document)
     if png is not None:
-        points = [(cell.name, cell.length, figures(cell, settings.batch)) for cell in cells]
+        # A line has no room to say that a point is of fewer runs than the others.
+        whole = [None if cell.out_of_memory else figures(cell, settings.batch) for cell in cells]
+        points = [(cell.name, cell.length, found) for cell, found in zip(cells, whole, strict=True)]
         with written(png) as file:
             picture.draw(points, f"{subject.name}  ·  {machine['device']}  ·  {settings.backend}", file)
     if with_profile:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from functools import partial
+from typing import TypeVar
 
 from swaa_convert.bench.measure import Run, measure, random_prompts
 from swaa_convert.bench.memory import free, out_of_memory
@@ -14,11 +14,12 @@ from swaa_convert.errors import SwaaError
 # The first decode steps compile kernels too: one for the first length of the cache, one for all others. A static cache
 # has one length, which the number of tokens is part of.
 _WARM_TOKENS = {"dynamic": 8, "static": 2**28}
+Made = TypeVar("Made")
 
 
 @dataclass
 class Cell:
-    """The runs of one variant at one prompt length, in tokens; no figures come of them if memory ran out."""
+    """The runs of one variant at one prompt length, in tokens: the finished ones, if memory ran out in a later one."""
 
     length: int
     name: str
@@ -40,12 +41,16 @@ def compare(
     Taking turns spreads a clock that drifts, or a neighbour's load, over all of them.
     """
     vocabulary = min(contestant.model.config.vocab_size for contestant in contestants)
-    ids = random_prompts(vocabulary, settings.batch, length, settings.device)
-    cells = [Cell(length, contestant.name) for contestant in contestants]
+    where = f"prompt of {length:,} tokens"
+    ids = _attempt(where, partial(random_prompts, vocabulary, settings.batch, length, settings.device))
+    cells = [Cell(length, contestant.name, out_of_memory=ids is None) for contestant in contestants]
     for turn in range(settings.repeats + 1):
         new_tokens = settings.new_tokens if turn else min(settings.new_tokens, _WARM_TOKENS[settings.cache])
         for contestant, cell in zip(contestants, cells, strict=True):
-            run = None if cell.out_of_memory else _attempt(contestant, ids, new_tokens, settings.cache)
+            run = None
+            if ids is not None and not cell.out_of_memory:
+                work = partial(measure, contestant.model, ids, new_tokens, settings.cache)
+                run = _attempt(f"{contestant.name}, {where}", work)
             cell.out_of_memory = run is None
             if run is None:
                 # Here and not in the handler, whose traceback keeps the failed run's tensors alive.
@@ -59,12 +64,11 @@ def compare(
     return cells
 
 
-def _attempt(contestant: Contestant, ids: Tensor, new_tokens: int, cache: str) -> Run | None:
-    """One run, or None if memory ran out."""
+def _attempt(where: str, work: Callable[[], Made]) -> Made | None:
+    """What the work makes, or None if memory ran out."""
     try:
-        return measure(contestant.model, ids, new_tokens, cache)
+        return work()
     except Exception as error:
         if out_of_memory(error):
             return None
-        where = f"{contestant.name}, prompt of {ids.shape[1]:,} tokens"
         raise SwaaError(f"{where}: {type(error).__name__}: {first_line(error)}") from error

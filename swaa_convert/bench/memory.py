@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 # What a cache may refer to without holding it.
 _FOREIGN = (nn.Module, type, str, bytes)
+# What allocators say where there is no class of errors for it: those of a CPU, cuBLAS, and kernels that are launched.
+_SAID = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
 def stored_bytes(tensors: Iterable[Tensor]) -> int:
@@ -42,14 +44,14 @@ def _parts(thing: Any) -> list[Any]:
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out: on a GPU it has a class of its own, on a CPU a message."""
+    """Whether memory ran out: on a GPU it mostly has a class of its own, on a CPU a message."""
     if error is None:
         return False
-    text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+    text = str(error).lower()
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in _SAID):
         return True
     # Compiled kernels wrap what their launch raised.
-    return "CUDA error: out of memory" in text or out_of_memory(error.__cause__)
+    return out_of_memory(error.__cause__)
 
 
 def free(device: str) -> None:

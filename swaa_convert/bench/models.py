@@ -12,9 +12,9 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from swaa_convert.bench.memory import stored_bytes
+from swaa_convert.bench.memory import out_of_memory, stored_bytes
 from swaa_convert.bench.settings import Settings
-from swaa_convert.bench.subject import Subject
+from swaa_convert.bench.subject import Subject, named
 from swaa_convert.bench.variants import FULL, Variant
 from swaa_convert.config_json import converted_config, dump_json
 from swaa_convert.errors import SwaaError
@@ -58,18 +58,21 @@ def build(
     subject: Subject, baseline: Subject | None, variants: list[Variant], settings: Settings, workspace: Path
 ) -> list[Contestant]:
     """Full attention first, then the variants; they share the weights, unless full attention is another model's."""
-    with _one_line_errors(), silence():
-        own = _stock(subject, settings, workspace / "stock")
-        full = own if baseline is None else _stock(baseline, settings, workspace / "baseline")
+    with silence():
+        owners = [subject] if baseline is None else [subject, baseline]
+        # Fetching and loading take minutes: what can't be built is said before the first of them.
+        folders = [_prepared(owner, settings, workspace / f"stock_{number}") for number, owner in enumerate(owners)]
+        own, *others = [_stock(owner, settings, folder) for owner, folder in zip(owners, folders, strict=True)]
+        full = others[0] if others else own
         found = [Contestant(FULL, full, None, None if baseline is None else f"of {baseline.name}, on its own weights")]
         for number, variant in enumerate(variants):
             # transformers shares code between local folders of the same name.
             folder = workspace / f"swaa_bench_{subject.family.model_type}_{number}"
-            model = _converted(subject, variant, settings, folder)
-            share_weights(model, own)
+            with _one_line_errors():
+                model = _converted(subject, variant, settings, folder)
+                share_weights(model, own)
+                _ready(model)
             found.append(Contestant(variant.name, model, variant.swaa, variant.note))
-    for contestant in found:
-        _ready(contestant.model)
     return found
 
 
@@ -91,14 +94,32 @@ def _share_buffers(module: nn.Module, owner: nn.Module) -> None:
             setattr(module, name, getattr(owner, name))
 
 
+def _prepared(subject: Subject, settings: Settings, folder: Path) -> Path:
+    """The folder with config.json; a class, a backend or weights that are not there are refused."""
+    with named(subject.option), _one_line_errors():
+        folder.mkdir()
+        (folder / "config.json").write_text(dump_json(dict(subject.config)), encoding="utf-8")
+        _skeleton(folder, settings)
+        if not settings.random_weights:
+            find_weights(subject.source)
+    return folder
+
+
 def _stock(subject: Subject, settings: Settings, folder: Path) -> Any:
     """transformers' own class."""
-    folder.mkdir()
-    (folder / "config.json").write_text(dump_json(dict(subject.config)), encoding="utf-8")
-    if settings.random_weights:
-        model = _skeleton(folder, settings)
-        randomise(model, settings.device)
+    with named(subject.option), _one_line_errors():
+        model = _drawn(settings, folder) if settings.random_weights else _loaded(subject, settings, folder)
+        _ready(model)
         return model
+
+
+def _drawn(settings: Settings, folder: Path) -> Any:
+    model = _skeleton(folder, settings)
+    randomise(model, settings.device)
+    return model
+
+
+def _loaded(subject: Subject, settings: Settings, folder: Path) -> Any:
     _link_weights(subject, folder)
     return AutoModelForCausalLM.from_pretrained(
         folder,
@@ -189,7 +210,9 @@ def _one_line_errors() -> Iterator[None]:
     except SwaaError:
         raise
     except Exception as error:
-        raise SwaaError(f"the model can't be built: {first_line(error)}") from error
+        way_out = "take fewer --layers" if out_of_memory(error) else "take another --backend or another checkpoint"
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise SwaaError(f"the model can't be built ({said}): {way_out}") from error
 
 
 def first_line(error: BaseException) -> str:

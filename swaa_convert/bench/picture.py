@@ -43,10 +43,12 @@ def _panel(panel: Any, title: str, points: Sequence[Point], value: Callable[[Fig
         width = max(4.5 - 1.25 * number, 1.5)
         panel.plot([x for x, _ in line], [y for _, y in line], color=ink, marker="o", linewidth=width, label=name)
     panel.set_xscale("log", base=2)
-    panel.set_yscale("log")
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_formatter(NullFormatter())
+    # Where memory never sufficed there is nothing to scale.
+    if any(found is not None for _, _, found in points):
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_xticks(lengths, [show_tokens(length) for length in lengths])
     panel.set_xticks([], minor=True)
     panel.set_xlabel("prompt, tokens", color=_QUIET)

@@ -101,10 +101,10 @@ def _union(spans: Sequence[Span]) -> float:
 def profiled(contestant: Contestant, cell: Cell, settings: Settings) -> list[Profile]:
     """Both phases of a variant at the cell's length; empty if memory runs out."""
     found = figures(cell, settings.batch)
-    if found is None:
+    if found is None or cell.out_of_memory:
         return []
-    ids = random_prompts(contestant.model.config.vocab_size, settings.batch, cell.length, settings.device)
     try:
+        ids = random_prompts(contestant.model.config.vocab_size, settings.batch, cell.length, settings.device)
         with marked(contestant.model):
             prefill = _shares(_prefill(contestant.model, ids), ids.device, found.first.median)
             phases = [Profile("prefill", found.first.median, prefill)]

@@ -30,6 +30,7 @@ The first prompt of a new length may take longer than any of these: what is comp
 OUT_OF_MEMORY = """\
 out of memory: PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the environment keeps a GPU's memory in one piece; if
 that isn't enough, take fewer --layers or shorter --lengths."""
+LATE = "out of memory in run N: the figures beside it are those of the runs that finished before."
 PROFILE_LEGEND = """\
 Shares of the time measured without the profiler. linear: matrix products of linear layers and experts. idle: the
 device waits for the host (launch bound); on a CPU, Python between the operations."""
@@ -99,13 +100,21 @@ def table(cells: Sequence["Cell"], settings: Settings) -> Table:
     full = figures(cells[0], settings.batch)
     for cell in cells:
         found = figures(cell, settings.batch)
-        made.add_row(cell.name, *(_row(found, full) if found else ["out of memory"]))
+        made.add_row(_label(cell), *(_row(found, full) if found else ["out of memory"]))
     return made
 
 
 def legend(cells: Sequence["Cell"]) -> str:
     """What the tables' columns mean, and what to do where memory ran out."""
-    return "\n".join([LEGEND, *([OUT_OF_MEMORY] if any(cell.out_of_memory for cell in cells) else [])])
+    short = [cell for cell in cells if cell.out_of_memory]
+    late = any(cell.runs for cell in short)
+    return "\n".join([LEGEND, *([LATE] if late else []), *([OUT_OF_MEMORY] if short else [])])
+
+
+def _label(cell: "Cell") -> str:
+    """A row's name, which says too if memory ran out after some runs."""
+    late = cell.out_of_memory and cell.runs
+    return f"{cell.name}, out of memory in run {len(cell.runs) + 1}" if late else cell.name
 
 
 def _row(found: Figures, full: Figures | None) -> list[str]:

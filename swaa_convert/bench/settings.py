@@ -58,7 +58,7 @@ class Settings:
 def settle(device: str | None, given: dict[str, Any]) -> Settings:
     """Settings from what was given; None stands for the default on `device`, which is the GPU if there is one."""
     device = _device(device)
-    defaults = _CPU_DEFAULTS if device == "cpu" else _GPU_DEFAULTS
+    defaults = _CPU_DEFAULTS if device.partition(":")[0] == "cpu" else _GPU_DEFAULTS
     values = defaults | {key: value for key, value in given.items() if value is not None}
     return Settings(device=device, **values)
 
@@ -70,7 +70,11 @@ def _device(name: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         # A number alone or an unknown word is refused here, an absent device by the allocation.
-        torch.empty(1, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
-        raise SwaaUsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
+        made = torch.empty(1, device=torch.device(name))
+    # Backends that torch was built without, or that come as packages, fail in ways of their own.
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise SwaaUsageError(f"--device {name}: {said}: name one that is here, such as cpu") from error
+    if made.is_meta:
+        raise SwaaUsageError(f"--device {name} holds no data: name one that does, such as cpu")
     return name

@@ -46,8 +46,8 @@ class Figures:
 
 
 def figures(cell: Cell, batch: int) -> Figures | None:
-    """The cell's figures; None if memory ran out."""
-    if cell.out_of_memory:
+    """The figures of the cell's runs that finished; None if memory ran out before any did."""
+    if not cell.runs:
         return None
     first = Spread.of(run.first for run in cell.runs)
     per_token = [run.per_token for run in cell.runs if run.per_token is not None]

@@ -1,6 +1,7 @@
 """The model that is measured: a converted repo or a full-attention checkpoint, as a config without SWAA."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class Subject:
         How many layers it has on disk.
     other_code:
         Whether the converted repo's code is not this version's, which is what is measured.
+    option:
+        The option that named it, as errors say it; empty for SOURCE.
     """
 
     source: Source
@@ -49,6 +52,7 @@ class Subject:
     swaa: Mapping[str, Any] | None
     depth: int
     other_code: bool = False
+    option: str = ""
 
     @property
     def layers(self) -> int:
@@ -78,12 +82,28 @@ def open_subject(where: str, revision: str | None = None, *, random_weights: boo
     return Subject(source, family, config, swaa, depth_of(source, config), other_code)
 
 
-def full_subject(where: str, *, random_weights: bool = False) -> Subject:
-    """The full-attention checkpoint of --baseline."""
-    found = open_subject(where, random_weights=random_weights)
-    if found.swaa is not None:
-        raise SwaaError(f"--baseline {where} is a converted repo: give a full-attention checkpoint")
-    return found
+def full_subject(where: str, layers: int | None = None, *, random_weights: bool = False) -> Subject:
+    """The first `layers` layers of --baseline, a full-attention checkpoint."""
+    if not where:
+        raise SwaaUsageError("--baseline is empty: give a folder or a Hub model such as Qwen/Qwen3-8B")
+    option = f"--baseline {where}"
+    with named(option):
+        found = cut(open_subject(where, random_weights=random_weights), layers)
+        if found.swaa is not None:
+            raise SwaaError(f"{found.name} is a converted repo: give a full-attention checkpoint")
+    return replace(found, option=option)
+
+
+@contextmanager
+def named(option: str) -> Iterator[None]:
+    """Say before an error which option it is about, unless that is empty; the exit status stays."""
+    try:
+        yield
+    except (SwaaError, SwaaUsageError) as error:
+        if not option:
+            raise
+        kind = SwaaError if isinstance(error, SwaaError) else SwaaUsageError
+        raise kind(f"{option}: {error.message}") from error
 
 
 def cut(subject: Subject, layers: int | None) -> Subject:
@@ -105,6 +125,8 @@ def _open(where: str, revision: str | None, random_weights: bool) -> Source:
     path = Path(where).expanduser()
     if not (random_weights and path.is_file()):
         return open_source(where, revision, quiet=False)
+    if revision is not None:
+        raise SwaaUsageError(f"--revision is for Hub models, but {where} is a local file: drop --revision")
     size, name = path.stat().st_size, path.resolve().parent.name if path.name == "config.json" else path.stem
     return ConfigFile(name=name, repo_id=None, revision=None, files={"config.json": size}, file=path)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from swaa_convert.bench.subject import Subject
+from swaa_convert.bench.subject import Subject, named
 from swaa_convert.config_json import swaa_config
 from swaa_convert.errors import SwaaError, SwaaUsageError
 from swaa_convert.layers import clipped, full_layers
@@ -75,6 +75,8 @@ def describe(swaa: Mapping[str, Any] | None, depth: int) -> str:
 def _entry(text: str) -> Asked:
     label = _LABEL.fullmatch(text)
     name, recipe = (label["name"].strip(), label["rest"].strip()) if label else (text, text)
+    if not text:
+        raise SwaaUsageError("--recipes: a recipe is empty: take out the comma, or name a preset")
     if not name or not recipe:
         raise SwaaUsageError("--recipes: a name is empty: write it as in quality,window=2048+interleave=odd")
     try:
@@ -84,7 +86,9 @@ def _entry(text: str) -> Asked:
 
 
 def _values(text: str) -> dict[str, Any]:
-    base, *settings = _SETTINGS.split(text)
+    base, *settings = (piece.strip() for piece in _SETTINGS.split(text))
+    if base == OWN:
+        raise SwaaError(f"{OWN} takes no +KEY=VALUE: start from a preset or a YAML file")
     if "=" in base:
         base, settings = DEFAULT, [base, *settings]
     given: dict[str, Any] = {}
@@ -103,7 +107,12 @@ def _settled(asked: Asked, subject: Subject) -> Variant:
         if subject.swaa is None:
             raise SwaaUsageError(f"--recipes {OWN}: {subject.name} is not a converted repo, so it has no recipe")
         return Variant(asked.name, subject.swaa)
-    recipe, notes = asked.recipe, []
+    with named(f"--recipes {asked.name}"):
+        return _fitted(asked.name, asked.recipe, subject)
+
+
+def _fitted(name: str, recipe: Recipe, subject: Subject) -> Variant:
+    notes = []
     if recipe.interleave == "auto":
         parity = best_parity(subject.source, dict(subject.config))
         recipe = replace(recipe, interleave=parity.interleave)
@@ -112,4 +121,4 @@ def _settled(asked: Asked, subject: Subject) -> Variant:
     if dropped:
         notes.append(f"layers past the last are left out: {', '.join(map(str, dropped))}")
     swaa = swaa_config(recipe, full_layers(recipe, subject.layers), subject.layers)
-    return Variant(asked.name, swaa, "; ".join(notes) or None)
+    return Variant(name, swaa, "; ".join(notes) or None)

@@ -22,6 +22,9 @@ def require_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise SwaaError("--png needs matplotlib: pip install 'swaa-convert[plots]'") from error
+    except ValueError as error:
+        # It reads its settings while it is imported.
+        raise SwaaError(f"--png: matplotlib can't start ({error}): unset MPLBACKEND, or mend its settings") from error
 
 
 def draw(scores: list[Score], exam: Exam, settings: Settings, path: Path) -> None:

@@ -74,6 +74,7 @@ def test_both_phases_of_a_real_run(backend: str, qwen3_source: Path, make: Make)
         for found in phases:
             assert sum(found.shares.values()) == pytest.approx(1)
             assert found.shares["attention"] > 0 and found.shares["linear"] > 0
+        # Some runs had finished, but there is no room for another.
         cell.out_of_memory = True
         assert profiled(contestant, cell, made) == []
     assert {name: ALL_ATTENTION_FUNCTIONS[name] for name in before} == before

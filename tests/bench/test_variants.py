@@ -62,7 +62,9 @@ WRONG = [
     ("full_layers=1,5,9", "stands in brackets, as in full_layers=[1,…]"),
     ("quality,quality", "'quality' stands twice"),
     ("full attention:quality", "'full attention' stands twice"),
-    ("quality,", "a name is empty"),
+    ("quality,", "a recipe is empty: take out the comma"),
+    ("", "a recipe is empty"),
+    ("x:own+window=8", "own takes no +KEY=VALUE"),
     ("slow:", "no recipe file"),
 ]
 

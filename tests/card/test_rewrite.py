@@ -87,6 +87,7 @@ STRANGE: list[tuple[dict[str, Any], str]] = [
     ({"variants": [{"name": "full attention", "note": "of another", "swaa_config": None}]}, "(--baseline)"),
     ({"variants": []}, "does not measure this repo's recipe"),
     ({"results": []}, "no length"),
+    ({"results": [{"variant": "own", "length": 1, "figures": {}, "out_of_memory": True}]}, "no length"),
     ({"results": [{"variant": "own"}]}, "is no document of"),
     ({"machine": None}, "is no document of"),
     ({"format": 2}, "is no document of"),
