@@ -29,10 +29,30 @@ def config_class(family: Family) -> type[Any]:
     name = f"{family.swaa_prefix}Config"
     if name in globals():
         return cast(type[Any], globals()[name])
-    stock: type[Any] = CONFIG_MAPPING[family.model_type]
+    stock: Any = CONFIG_MAPPING[family.model_type]
 
     def init(self: Any, **kwargs: Any) -> None:
         SwaaConfigMixin.__init__(self, **kwargs)
 
-    body = {"model_type": family.swaa_model_type, "__init__": init, "__module__": __name__}
+    def set_attribute(self: Any, key: str, value: Any) -> None:
+        if key == "architectures":
+            refuse_architectures(value or [], family)
+        stock.__setattr__(self, key, value)
+
+    body = {
+        "model_type": family.swaa_model_type,
+        "__init__": init,
+        "__setattr__": set_attribute,
+        "__module__": __name__,
+    }
     return cast(type[Any], globals().setdefault(name, type(name, (SwaaConfigMixin, stock), body)))
+
+
+def refuse_architectures(names: list[str], family: Family) -> None:
+    """Raises ValueError for a stock class, which vLLM would make with full attention: `hf_overrides` can name one."""
+    others = [name for name in names if not name.startswith(family.swaa_prefix)]
+    if others:
+        raise ValueError(
+            f"SWAA can't be served as {others[0]}, whose attention is full: leave architectures out of hf_overrides "
+            f"(--convert classify or embed makes other tasks of {family.swaa_architecture})"
+        )

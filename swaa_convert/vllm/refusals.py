@@ -32,7 +32,7 @@ def refuse_options(vllm_config: VllmConfig, settings: SwaaSettings) -> None:
         _refuse(f"speculative decoding by {drafts.method!r}: use one of {', '.join(_DRAFTS)}")
     dtype = vllm_config.cache_config.cache_dtype
     if dtype not in ("auto", "float32", "float16", "bfloat16"):
-        _refuse(f"kv_cache_dtype={dtype!r}: leave it at 'auto'")
+        _refuse(f"kv_cache_dtype={dtype!r}: use 'auto', or 'bfloat16' if the repository's quantization asks for this")
 
 
 def refuse_layer(layer: Any, expected: type[Any]) -> None:

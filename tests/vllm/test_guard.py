@@ -45,6 +45,10 @@ def test_refused_without_any_code(zoo: Zoo) -> None:
     "options, line",
     [
         ({"kv_cache_dtype": "fp8"}, "SWAA can't be served with kv_cache_dtype='fp8'"),
+        (
+            {"runner": "pooling", "hf_overrides": {"architectures": ["Qwen3ForSequenceClassification"]}},
+            "SWAA can't be served as Qwen3ForSequenceClassification, whose attention is full",
+        ),
         ({"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}}, "a KV connector"),
     ],
 )

@@ -26,7 +26,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "dual batch overlap": ({"parallel_config": {"use_ubatching": True}}, "dual batch overlap (enable_dbo)"),
     "drafts by a model": ({"speculative_config": {"method": "eagle3"}}, "speculative decoding by 'eagle3': use one of"),
     "a KV connector": ({"kv_transfer_config": {}}, "a KV connector (kv_transfer_config, kv_offloading_size)"),
-    "a quantized cache": ({"cache_config": {"cache_dtype": "fp8"}}, "kv_cache_dtype='fp8': leave it at 'auto'"),
+    "a quantized cache": (
+        {"cache_config": {"cache_dtype": "fp8"}},
+        "kv_cache_dtype='fp8': use 'auto', or 'bfloat16' if",
+    ),
 }
 LAYERS: dict[str, tuple[dict[str, Any], str]] = {
     "a window": ({"sliding_window": 5}, "has a window of its own"),

@@ -92,6 +92,14 @@ def test_parallel_streams(zoo: Zoo, recipe: dict[str, Any]) -> None:
         _check(served, address, mixed(11) + mixed(12))
 
 
+def test_tensor_parallelism(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes with half the heads each, and layers that differ in what they keep."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    served = Served(zoo, full_layers=(3,), fa_decode_layers=(0, 2))
+    with server(served.repo, *OPTIONS, "--tensor-parallel-size", "2") as address:
+        _check(served, address, mixed(13))
+
+
 @pytest.mark.parametrize(
     "recipe", [{}, {"fa_decode": False}, {"fa_tail": 7, "full_layers": ()}], ids=["FA decode", "no FA decode", "tail"]
 )
