@@ -70,7 +70,8 @@ def blocked_attention(
         columns: slice | Tensor = slice(block.low, block.high)
         if block.low > 0 and rule.keep_first > 0:
             columns = _with_sinks(block, keys, plan.sinks, rule.keep_first)
-        tile = (query[:, :, rows], key, value, queries[rows], keys, mask, columns, rule, scaling, dropout)
+        tokens = queries.narrow(block.start, block.end - block.start)
+        tile = (query[:, :, rows], key, value, tokens, keys, mask, columns, rule, scaling, dropout)
         if torch.is_grad_enabled() and query.requires_grad:
             # Or every block would keep its own copy of its keys and its mask for the backward pass.
             outputs.append(checkpoint(_tile, *tile, use_reentrant=False))
@@ -93,7 +94,8 @@ def _tile(
 ) -> Tensor:
     """Some queries against some columns: a slice, or (1 or batch, n) indices, a column named twice at index -1."""
     if isinstance(columns, slice):
-        key, value, tokens = key[:, :, columns], value[:, :, columns], keys[columns]
+        tokens = keys.narrow(columns.start, columns.stop - columns.start)
+        key, value = key[:, :, columns], value[:, :, columns]
         mask = rule_mask(queries, tokens, rule)
     else:
         named = columns >= 0
@@ -125,7 +127,9 @@ def _grouped_attention(
 
 
 def _parts(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    # Neither a range over the count nor its minimum: a compiler would tie the graph to that one length.
+    last = (count + size - 1) // size - 1
+    return [slice(n * size, count if n == last else (n + 1) * size) for n in range(last + 1)]
 
 
 def _static_columns(state: SwaaState, rows: slice, queries: Tokens, keys: Tokens, rule: Rule) -> slice | Tensor:
@@ -190,7 +194,8 @@ def make_plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule, size:
     """Cuts the queries into blocks of `size` and finds the band of keys of each."""
     assert state.length is not None
     new, count = queries.position.shape[1], keys.position.shape[1]
-    starts = list(range(0, new, size))
+    parts = _parts(new, size)
+    starts = [part.start for part in parts]
     offset = int(state.past) if count > state.length else count - new
     sinks = torch.arange(rule.keep_first, device=keys.position.device)[None]
     if state.aligned:
@@ -202,9 +207,8 @@ def make_plan(state: SwaaState, queries: Tokens, keys: Tokens, rule: Rule, size:
         sinks = torch.searchsorted(order, sinks.expand(order.shape[0], -1).contiguous())
     dense = _dense_blocks(queries, rule, starts, size)
     blocks = []
-    for start, low, is_dense in zip(starts, lows, dense, strict=True):
-        end = min(start + size, new)
-        blocks.append(Block(start, end, 0 if is_dense else low, offset + end))
+    for part, low, is_dense in zip(parts, lows, dense, strict=True):
+        blocks.append(Block(part.start, part.stop, 0 if is_dense else low, offset + part.stop))
     return Plan(blocks, None if keys.start is not None else sinks.clamp(max=count - 1))
 
 

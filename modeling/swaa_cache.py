@@ -183,7 +183,9 @@ class SinkWindowLayer(DynamicLayer):
         # Autograd may need what a step read as it was.
         if torch.is_grad_enabled():
             return False
-        return torch.is_inference_mode_enabled() or not self.keys.is_inference()
+        # A graph can't ask: the question would break it in every layer.
+        asks = not torch.compiler.is_compiling()
+        return not asks or torch.is_inference_mode_enabled() or not self.keys.is_inference()
 
     def _overwrite(self, key_states: Tensor, value_states: Tensor, incoming: Tensor) -> None:
         self.evicted = True

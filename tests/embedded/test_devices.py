@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CompileConfig, StaticCache
+from transformers import CompileConfig, DynamicCache, StaticCache
 
 from tests.support.embed import CACHE, FAMILIES, VERSION, Zoo, greedy, load, logits, one, pad_left, prompt, two_gpus
 from tests.support.oracle import assert_close, from_position
@@ -128,3 +128,51 @@ def test_a_compiled_forward_pass(zoo: Zoo) -> None:
     with torch.no_grad():
         actual = compiled(input_ids=one(ids), dense_from=100, use_cache=False).logits
     assert_close(actual[0], zoo.oracle(**recipe).logits(ids, from_position(100)))
+
+
+def _counting(graphs: list[Any]) -> Any:
+    torch._dynamo.reset()
+
+    def count(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    return count
+
+
+@pytest.mark.parametrize("past", [0, 150])
+def test_compiled_prompts_are_not_tied_to_their_lengths(zoo: Zoo, past: int) -> None:
+    """One graph for all lengths of as many blocks, with what was cached before and without."""
+    recipe: dict[str, Any] = {"window": 70, "full_layers": (1, 3), "fa_decode": False}
+    model, oracle, graphs = load(zoo.repo(**recipe)), zoo.oracle(**recipe), []  # type: ignore[var-annotated]
+    step = torch.compile(model.forward, backend=_counting(graphs))
+    for length in (20, 33, 47, 51, 60) if past else (215, 230, 245, 260, 275):
+        ids, cache = prompt(past + length), DynamicCache()
+        options = {"past_key_values": cache, "use_cache": True} if past else {"use_cache": False}
+        if past:
+            logits(model, one(ids[:past]), **options)
+        actual = logits(step, one(ids[past:]), **options)
+        assert_close(actual[0], oracle.logits(ids)[past:])
+    assert len(graphs) <= 2
+
+
+@pytest.mark.parametrize("lengths", [(70, 70), (70, 60)], ids=str)
+def test_a_compiled_step_with_an_evicting_cache(zoo: Zoo, lengths: tuple[int, int]) -> None:
+    """No break in any layer: keys are overwritten inside the graph, and the ring turns without a new one."""
+    recipe: dict[str, Any] = {"full_layers": (), "fa_decode": False}
+    model, oracle, graphs = load(zoo.repo(**recipe)), zoo.oracle(**recipe), []  # type: ignore[var-annotated]
+    rows, more = [prompt(length, seed=n) for n, length in enumerate(lengths)], prompt(30, 5)
+    step, cache = torch.compile(model.forward, backend=_counting(graphs), fullgraph=True), DynamicCache()
+    batch = pad_left(rows)
+    mask = batch["attention_mask"]
+    ropes = (mask.cumsum(1) - 1).clamp(min=0)
+    logits(model, **batch, position_ids=ropes, past_key_values=cache, use_cache=True)
+    steps = []
+    for token in more:
+        mask = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], dim=1)
+        options = {"position_ids": mask.sum(1, keepdim=True) - 1, "past_key_values": cache, "use_cache": True}
+        options |= {} if bool(mask.all()) else {"attention_mask": mask}
+        steps.append(logits(step, [[token], [token]], **options)[:, 0])
+    for row, actual in zip(rows, torch.stack(steps, dim=1), strict=True):
+        assert_close(actual, oracle.logits(row + more)[-30:])
+    assert len(graphs) <= 4
