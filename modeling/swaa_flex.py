@@ -177,11 +177,12 @@ def _cached_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, form
 def _kernel(kind: Kind, query: Tensor) -> Callable[..., Any]:
     """FlexAttention is only fused, and only linear in memory, when compiled."""
     if kind not in _compiled:
-        # The compiler remembers by name what varied between calls and gives up on a name after eight variants, which
-        # would leave the unfused form: kinds that share nothing have names of their own.
+        # The compiler remembers by name what varied between calls, and from then on takes windows and heads for
+        # variables: kinds that share nothing have names of their own. Where a file lies doesn't tell functions apart,
+        # so this module's name does: every converted model that is loaded has a copy of this file.
         options = _options(query, kind.flash, kind.backward)
         function = _call((options or {}) | {"IS_DIVISIBLE": True} if kind.whole else options)
-        code = function.__code__.replace(co_name=f"swaa_flex_{len(_compiled)}")
+        code = function.__code__.replace(co_name=f"{__name__.replace('.', '_')}_{len(_compiled)}")
         function = types.FunctionType(code, function.__globals__, code.co_name, None, function.__closure__)
         _compiled[kind] = torch.compile(function, dynamic=False if kind.shape else None)
     return _compiled[kind]

@@ -1,6 +1,7 @@
 """FlexAttention on the CPU: the kernel alone, because stock full layers don't compile there for changing lengths."""
 
 import shutil
+import sys
 from typing import Any
 
 import pytest
@@ -48,6 +49,17 @@ def test_packed_rows(zoo: Zoo) -> None:
     positions = torch.cat([torch.arange(100), torch.arange(40), torch.arange(160)])[None]
     ids = one(prompt(300))
     _assert_same(logits(flex, ids, position_ids=positions), logits(eager, ids, position_ids=positions))
+
+
+def test_two_repos_in_one_process_share_no_kernel(zoo: Zoo) -> None:
+    """The compiler takes functions of one name in equal files for one, whose windows then vary: a slower kernel."""
+    names: list[str] = []
+    for window in (70, 90):
+        model = zoo.model(backend="flex_attention", **{**WINDOWED, "window": window})
+        logits(model, [prompt(300)])
+        flex = sys.modules[type(model).__module__.rpartition(".")[0] + ".swaa_flex"]
+        names += [kernel.__name__ for kernel in flex._compiled.values()]
+    assert len(set(names)) == len(names) >= 2
 
 
 def test_a_backward_pass_is_refused(zoo: Zoo) -> None:

@@ -21,6 +21,10 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.filterwarnings("ignore"),
 ]
+needs_flash = pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is None or importlib.util.find_spec("flash_attn.cute") is None,
+    reason="needs flash-attn-4",
+)
 BACKENDS = ("eager", "sdpa", "flex_attention")
 RECIPES: dict[str, dict[str, Any]] = {
     "interleaved": {"window": 70, "keep_first": 5},
@@ -160,10 +164,19 @@ def test_flash_attention_2(tmp_path: Path) -> None:
         assert error <= 1.5 * stock, f"{name}: {error}, stock {stock}"
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("flash_attn") is None or importlib.util.find_spec("flash_attn.cute") is None,
-    reason="needs flash-attn-4",
-)
+@needs_flash
+def test_two_repos_go_through_flash_attn_4(zoo: Zoo) -> None:
+    """The compiler must not take the second one's window for a variable: flash-attn-4 has none."""
+    ids = torch.tensor([prompt(400, 3)])
+    for window in (70, 90):
+        recipe: dict[str, Any] = {"config": {"head_dim": 64}, "window": window, "full_layers": ()}
+        model = _cuda(zoo, "sdpa", dtype=torch.bfloat16, **recipe)
+        logits(model, ids.to("cuda"))
+        flex = sys.modules[type(model).__module__.rpartition(".")[0] + ".swaa_flex"]
+        assert any(kind.flash for kind in flex._compiled) and not flex._without_flash
+
+
+@needs_flash
 def test_flash_attention_4(tmp_path: Path) -> None:
     for name, (error, stock) in _errors(tmp_path, "flash_attention_4").items():
         assert error <= 1.5 * stock, f"{name}: {error}, stock {stock}"
