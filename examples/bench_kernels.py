@@ -7,6 +7,7 @@ checkout.
 """
 
 import argparse
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -128,6 +129,8 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("Error: no CUDA device: this measures GPU kernels")
+    if options.flash_attention_2 and importlib.util.find_spec("flash_attn") is None:
+        sys.exit("Error: --flash-attention-2 needs flash-attn, or the stand-in that examples/speed/README.md makes")
     if options.triton:
         swaa_flex._has_flash = lambda: False
     rule = Rule(options.window, options.keep_first, False)

@@ -29,6 +29,9 @@ def check_backend(name: str | None) -> None:
     if name in BACKENDS:
         return
     way_out = SERVERS.get(str(name), f"load with one of {', '.join(map(repr, BACKENDS))}")
+    if "/" in str(name):
+        # transformers puts a kernel of the Hub, of this name, in the place of a flash-attention that isn't installed.
+        way_out = f"kernels of the Hub are not used; install flash-attn itself, or {way_out}"
     raise ValueError(
         f"SWAA has no attention kernel for attn_implementation={name!r} and will not serve full attention in its "
         f"place: {way_out}"

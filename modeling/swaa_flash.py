@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .swaa_flex import fall_back
 from .swaa_mask import Rule, Tokens
 from .swaa_state import LATER, SwaaState
 
@@ -20,6 +21,9 @@ FLASH_LIBRARIES = {"flash_attention_2": "flash_attn.flash_attn_interface", "flas
 
 # Queries per range of the pass over the sinks: a backward pass works on one block of keys per range at a time.
 SINK_QUERIES = 1024
+
+# Where the merge of two passes isn't compiled: that a CPU could do it faster isn't worth the wait.
+_without_compiler = {"cpu"}
 
 # Which tokens of a flat sequence of tokens take part: neighbours, which needs no copy, or any.
 Part = slice | Tensor
@@ -188,9 +192,15 @@ def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
 
 def _merge(output: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
     """Attention over two disjoint sets of keys, from that over each."""
-    merged = _fused_merge() if output.is_cuda else _merged
-    result: tuple[Tensor, Tensor] = merged(output, lse, other, other_lse)
-    return result
+    call = output, lse, other, other_lse
+    if output.device.type not in _without_compiler:
+        try:
+            result: tuple[Tensor, Tensor] = _fused_merge()(*call)
+            return result
+        except Exception as error:
+            fall_back("the merge of two passes can't be compiled here", error, "plain PyTorch does it")
+            _without_compiler.add(output.device.type)
+    return _merged(*call)
 
 
 @functools.cache

@@ -61,6 +61,8 @@ _compiled: dict[Kind, Callable[..., Any]] = {}
 _masks: dict[Any, Any] = {}
 _without_flash: set[Kind] = set()
 _without_flex: set[torch.device] = set()
+# What was said of slower forms that ran instead: `swaa-convert bench` shows it beside its figures.
+fallbacks: list[str] = []
 
 
 def takes_flex(query: Tensor, state: SwaaState) -> bool:
@@ -92,10 +94,9 @@ def flex_attention(
         try:
             return _run(replace(kind, flash=True, whole=False), query, key, value, mask, scaling)
         except Exception as error:
-            _raise_if_memory(error)
             # The same mask in Triton; a real error of the caller's comes again there.
+            fall_back("flash-attn-4 can't compute this attention", error, "Triton does")
             _without_flash.add(kind)
-            logger.warning(f"flash-attn-4 can't compute this attention ({_line(error)}): Triton does, more slowly")
     return _run(kind, query, key, value, mask, scaling)
 
 
@@ -106,16 +107,19 @@ def flex_or_blocks(
     try:
         return flex_attention(query, key, value, keys, state, rule, scaling)
     except Exception as error:
-        _raise_if_memory(error)
+        fall_back("FlexAttention can't run here", error, "plain PyTorch does the same")
         _without_flex.add(query.device)
-        logger.warning(f"FlexAttention can't run here ({_line(error)}): plain PyTorch does the same, more slowly")
         return blocked_attention(query, key, value, keys, state, rule, scaling)
 
 
-def _raise_if_memory(error: Exception) -> None:
-    """Too little memory now says nothing about later calls. A kernel's launch reports it in words of its own."""
+def fall_back(what: str, error: Exception, instead: str) -> None:
+    """Says that something slower takes over from now on, unless it was memory that failed, which is raised."""
+    # Too little memory now says nothing about later calls. A kernel's launch reports it in words of its own.
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
         raise error
+    message = f"{what} ({_line(error)}): {instead}, more slowly"
+    fallbacks.append(message)
+    logger.warning(message)
 
 
 def _run(kind: Kind, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float) -> Tensor:

@@ -138,7 +138,7 @@ def bench(
         contestants = build(subject, other, variants, settings, Path(folder))
     _print(report.header(subject, settings, machine, contestants, command))
     cells = _measure(contestants, settings)
-    _print(report.legend(cells))
+    _print(report.legend(cells), *report.fallbacks(contestants))
     document = report.document(subject, settings, machine, contestants, cells, command)
     _write(json_file, document)
     if png is not None:

@@ -9,7 +9,7 @@ import torch
 
 from swaa_convert import __version__
 
-_PACKAGES = ("torch", "transformers", "flash-attn-4", "flash-attn", "triton")
+_PACKAGES = ("torch", "transformers", "flash-attn-4", "flash-attn-3", "flash-attn", "triton")
 
 
 def environment(device: str) -> dict[str, Any]:

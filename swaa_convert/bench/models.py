@@ -1,6 +1,7 @@
 """The models of one benchmark: the stock class, and every variant as it is shipped, on one copy of the weights."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ class Contestant:
     @property
     def weight_bytes(self) -> int:
         return stored_bytes(self.model.parameters())
+
+    @property
+    def fallbacks(self) -> list[str]:
+        """What the embedded code said of slower kernels that it had to take; stock code has none."""
+        code = sys.modules.get(type(self.model).__module__.rpartition(".")[0] + ".swaa_flex")
+        return list(dict.fromkeys(getattr(code, "fallbacks", [])))
 
 
 def build(

@@ -48,7 +48,7 @@ def _facts(
     subject: Subject, settings: Settings, machine: Mapping[str, Any], contestants: Sequence["Contestant"], command: str
 ) -> Iterable[tuple[str, str]]:
     cuda = f", CUDA {machine['cuda']}" if machine["cuda"] else f", {machine['threads']} threads"
-    libraries = ("torch", "transformers", "triton", "flash-attn", "flash-attn-4")
+    libraries = ("torch", "transformers", "triton", "flash-attn", "flash-attn-3", "flash-attn-4")
     software = [f"{name} {machine[name] or 'not installed'}" for name in libraries]
     yield "Machine", f"{machine['device']}{cuda}"
     yield "Software", ", ".join([*software, f"swaa-convert {machine['swaa-convert']}"])
@@ -109,6 +109,11 @@ def legend(cells: Sequence["Cell"]) -> str:
     short = [cell for cell in cells if cell.out_of_memory]
     late = any(cell.runs for cell in short)
     return "\n".join([LEGEND, *([LATE] if late else []), *([OUT_OF_MEMORY] if short else [])])
+
+
+def fallbacks(contestants: Sequence["Contestant"]) -> list[str]:
+    """Where the kernel that a variant's figures are meant to be of could not run, and what ran instead."""
+    return [f"{one.name}: {said}" for one in contestants for said in one.fallbacks]
 
 
 def _label(cell: "Cell") -> str:
@@ -194,7 +199,7 @@ def document(
             "converted": _converted(subject),
         },
         "settings": asdict(settings),
-        "notes": notes_on(subject, settings),
+        "notes": notes_on(subject, settings) + fallbacks(contestants),
         "variants": [
             {"name": one.name, "swaa_config": one.swaa, "note": one.note, "weight_bytes": one.weight_bytes}
             for one in contestants

@@ -15,7 +15,7 @@ from swaa_convert.bench import report
 from swaa_convert.bench.compare import Cell
 from swaa_convert.bench.measure import Run
 from swaa_convert.bench.subject import open_subject
-from tests.bench.conftest import RECIPES, settings
+from tests.bench.conftest import RECIPES, Make, settings
 from tests.support.command import refused, run
 from tests.support.sources import make_config, make_source
 
@@ -137,6 +137,17 @@ def test_lengths_past_the_model_are_noted(qwen3_source: Path) -> None:
     assert "4,097 tokens run past the model's max_position_embeddings, 4,096" in note
     assert report.notes_on(subject, settings(lengths=(4093,))) == []
     assert report.notes_on(subject, settings(lengths=(4094,), random_weights=True)) == []
+
+
+def test_slower_kernels_are_noted(qwen3_source: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure must not pass for that of a kernel which could not run."""
+    contestants, subject = make(qwen3_source), open_subject(str(qwen3_source))
+    assert report.fallbacks(contestants) == []
+    code = sys.modules[type(contestants[1].model).__module__.rpartition(".")[0] + ".swaa_flex"]
+    monkeypatch.setattr(code, "fallbacks", ["FlexAttention can't run here", "FlexAttention can't run here"])
+    expected = ["dense: FlexAttention can't run here"]
+    assert report.fallbacks(contestants) == expected
+    assert report.document(subject, settings(), {}, contestants, [], "")["notes"] == expected
 
 
 def test_other_code_is_noted(repo: Path, tmp_path: Path) -> None:

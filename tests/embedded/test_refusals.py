@@ -95,6 +95,14 @@ def test_a_servers_backend_is_named(zoo: Zoo, backend: str, monkeypatch: pytest.
         load(zoo.repo(), backend)
 
 
+def test_kernels_of_the_hub_have_a_way_out(zoo: Zoo) -> None:
+    """transformers names one where flash-attn is missing: asking for flash_attention_2 again would not help."""
+    model = load(zoo.repo())
+    model.config._attn_implementation_internal = "kernels-community/flash-attn2"
+    with pytest.raises(ValueError, match="kernels of the Hub are not used; install flash-attn itself, or load with"):
+        logits(model, [prompt(20)])
+
+
 @pytest.mark.parametrize("backend", ["vllm", "paged|sdpa", None])
 def test_a_backend_set_later_is_refused_when_run(zoo: Zoo, backend: str | None) -> None:
     """Servers write the field past every check."""
