@@ -270,14 +270,20 @@ def _join(old: Tensor, new: Tensor) -> Tensor:
 def release_windows(cache: Any, rules: Iterable[tuple[int, Rule]], depth: int) -> None:
     """Gives the named layers of an empty DynamicCache a SinkWindowLayer, in place.
 
-    Any other cache, and one that holds tokens already, keeps everything: exact, without the memory saved. depth:
-    layers that run; those past it are removed.
+    Any other cache, and one that holds tokens already, keeps everything: exact, without the memory saved. One that
+    another model has filled and that was emptied since gets this model's layers. depth: layers that run; those past it
+    are removed.
     """
     if type(cache) is not DynamicCache or cache.get_seq_length() > 0:
         return
     # A draft that exits early fills fewer layers, and some versions can't crop those that stay empty.
     del cache.layers[depth:]
-    for index, rule in rules:
+    wanted = dict(rules)
+    for index, layer in enumerate(cache.layers):
+        # By name, for another repo's layers are of that repo's own copy of this class.
+        if type(layer).__name__ == SinkWindowLayer.__name__ and getattr(layer, "rule", None) != wanted.get(index):
+            cache.layers[index] = DynamicLayer()
+    for index, rule in wanted.items():
         while len(cache.layers) <= index:
             cache.layers.append(DynamicLayer())
         if type(cache.layers[index]) is DynamicLayer:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .swaa_flex import fall_back
+from .swaa_flex import fall_back, many_variants
 from .swaa_mask import Rule, Tokens
 from .swaa_state import LATER, SwaaState
 
@@ -195,7 +195,8 @@ def _merge(output: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tup
     call = output, lse, other, other_lse
     if output.device.type not in _without_compiler:
         try:
-            result: tuple[Tensor, Tensor] = _fused_merge()(*call)
+            with many_variants():
+                result: tuple[Tensor, Tensor] = _fused_merge()(*call)
             return result
         except Exception as error:
             fall_back("the merge of two passes can't be compiled here", error, "plain PyTorch does it")

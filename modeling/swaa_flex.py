@@ -2,6 +2,8 @@
 
 import functools
 import importlib.util
+import itertools
+import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -58,11 +60,17 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 KEPT_MASKS = 16
 
 _compiled: dict[Kind, Callable[..., Any]] = {}
+_numbers = itertools.count()
 _masks: dict[Any, Any] = {}
+_masks_lock = threading.Lock()
 _without_flash: set[Kind] = set()
 _without_flex: set[torch.device] = set()
 # What was said of slower forms that ran instead: `swaa-convert bench` shows it beside its figures.
 fallbacks: list[str] = []
+
+
+class NotCompiledError(RuntimeError):
+    """The compiler is switched off, for this call at least: the unfused form would run, whose memory is quadratic."""
 
 
 def takes_flex(query: Tensor, state: SwaaState) -> bool:
@@ -90,9 +98,20 @@ def flex_attention(
         inside: Tensor = _call(_options(query, False, backward))(query, key, value, mask, scaling)
         return inside
     kind = _kind(query, key, rule, form, backward)
+    try:
+        return _fastest(kind, query, key, value, mask, scaling)
+    except NotCompiledError as error:
+        fall_back("FlexAttention isn't compiled", error, "plain PyTorch does the same")
+        return blocked_attention(query, key, value, keys, state, rule, scaling)
+
+
+def _fastest(kind: Kind, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float) -> Tensor:
+    """Through flash-attn-4, where it is installed and can; else through Triton, or on a CPU through PyTorch's own."""
     if kind not in _without_flash and _takes_flash(query):
         try:
             return _run(replace(kind, flash=True, whole=False), query, key, value, mask, scaling)
+        except NotCompiledError:
+            raise
         except Exception as error:
             # The same mask in Triton; a real error of the caller's comes again there.
             fall_back("flash-attn-4 can't compute this attention", error, "Triton does")
@@ -118,16 +137,21 @@ def fall_back(what: str, error: Exception, instead: str) -> None:
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
         raise error
     message = f"{what} ({_line(error)}): {instead}, more slowly"
-    fallbacks.append(message)
-    logger.warning(message)
+    if message not in fallbacks:
+        fallbacks.append(message)
+        logger.warning(message)
 
 
 def _run(kind: Kind, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float) -> Tensor:
-    # Past its limit the compiler would leave the unfused form, whose memory is quadratic, with a mere log line.
-    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
-    with torch._dynamo.config.patch({limit: 64}):
+    with many_variants():
         output: Tensor = _kernel(kind, query)(query, key, value, mask, scaling)
     return output
+
+
+def many_variants() -> Any:
+    """While it lasts the compiler makes 64 variants of a function; by itself it makes 8 and then no more."""
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    return torch._dynamo.config.patch({limit: 64})
 
 
 def _kind(query: Tensor, key: Tensor, rule: Rule, form: Form, backward: bool) -> Kind:
@@ -168,14 +192,24 @@ def _cached_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, form
     """Prompts of one length, where nothing is padded, packed, cached or dense, have one mask: it is kept."""
     if not form.own_queries or form.dense or backward or torch.compiler.is_compiling():
         return block_mask(query, keys, state, rule, form, backward)
+    stream = None
+    if query.is_cuda:
+        if torch.cuda.is_current_stream_capturing():
+            # A graph outlives what is kept here.
+            return block_mask(query, keys, state, rule, form, backward)
+        # Another stream might read it before it is written.
+        stream = torch.cuda.current_stream(query.device).cuda_stream
     lengths = query.shape[2], keys.position.shape[1]
     # What is made in inference mode can't be used outside.
-    name = (*lengths, rule, query.device, torch.is_inference_mode_enabled())
-    if name not in _masks:
-        while len(_masks) >= KEPT_MASKS:
-            del _masks[next(iter(_masks))]
-        _masks[name] = block_mask(query, keys, state, rule, form, backward)
-    return _masks[name]
+    name = (*lengths, rule, query.device, stream, torch.is_inference_mode_enabled())
+    mask = _masks.get(name)
+    if mask is None:
+        mask = block_mask(query, keys, state, rule, form, backward)
+        with _masks_lock:
+            while len(_masks) >= KEPT_MASKS:
+                del _masks[next(iter(_masks))]
+            _masks[name] = mask
+    return mask
 
 
 def _kernel(kind: Kind, query: Tensor) -> Callable[..., Any]:
@@ -186,7 +220,7 @@ def _kernel(kind: Kind, query: Tensor) -> Callable[..., Any]:
         # so this module's name does: every converted model that is loaded has a copy of this file.
         options = _options(query, kind.flash, kind.backward)
         function = _call((options or {}) | {"IS_DIVISIBLE": True} if kind.whole else options)
-        code = function.__code__.replace(co_name=f"{__name__.replace('.', '_')}_{len(_compiled)}")
+        code = function.__code__.replace(co_name=f"{__name__.replace('.', '_')}_{next(_numbers)}")
         function = types.FunctionType(code, function.__globals__, code.co_name, None, function.__closure__)
         _compiled[kind] = torch.compile(function, dynamic=False if kind.shape else None)
     return _compiled[kind]
@@ -194,6 +228,8 @@ def _kernel(kind: Kind, query: Tensor) -> Callable[..., Any]:
 
 def _call(options: Any) -> Callable[..., Any]:
     def swaa_flex(query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float) -> Any:
+        if not torch.compiler.is_compiling():
+            raise NotCompiledError("torch.compile is switched off")
         return fused(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True, kernel_options=options)
 
     return swaa_flex

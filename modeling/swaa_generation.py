@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache
 
 from .swaa_cache import CACHE, SinkWindowLayer, cache_in, capacity
-from .swaa_refusals import refuse_broken
+from .swaa_refusals import exits_early, refuse_broken
 
 # Where the dense queries of the running `generate` begin. A context variable, because `generate` rejects keywords
 # that the stock forward doesn't declare, calls itself for assistants, and may run in several threads at once.
@@ -56,13 +56,15 @@ class SwaaGenerationMixin:
         if dense_from is None:
             prompt = prompt_length(inputs, kwargs)
             dense_from = _tail_start(prompt, self.model.swaa.fa_tail, kwargs.get("attention_mask"))
-        token, depth = _dense_from.set((id(self), dense_from)), self.config.num_hidden_layers
+        shortens, depth = exits_early(self, args, kwargs), self.config.num_hidden_layers
+        token = _dense_from.set((id(self), dense_from))
         try:
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
         finally:
             _dense_from.reset(token)
-            # A draft that exits early cuts the model short, and an exception in it would leave it so.
-            self.config.num_hidden_layers = depth
+            if shortens:
+                # A draft that exits early cuts the model short, and an exception in it would leave it so.
+                self.config.num_hidden_layers = depth
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
@@ -104,7 +106,7 @@ class SwaaGenerationMixin:
         _record_past(model_kwargs.get(CACHE), True)
         candidates = super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
         same_tokens = kwargs.get("assistant_tokenizer") is None
-        if same_tokens and isinstance(getattr(candidates, "assistant_model", None), SwaaGenerationMixin):
+        if same_tokens and _knows_prompts(getattr(candidates, "assistant_model", None)):
             running = _dense_from.get()
             candidates.assistant_kwargs["dense_from"] = None if running is None else running[1]
         return candidates
@@ -116,6 +118,11 @@ class SwaaGenerationMixin:
         )
 
     generate_batch = init_continuous_batching = continuous_batching_context_manager = _no_continuous_batching
+
+
+def _knows_prompts(assistant: Any) -> bool:
+    """Whether it is an SWAA model. Another repo's is of that repo's own copy of this class, so its name must do."""
+    return any(base.__name__ == SwaaGenerationMixin.__name__ for base in type(assistant).__mro__)
 
 
 def _with_generated_tokens(forward: Callable[..., Any]) -> Callable[..., Any]:

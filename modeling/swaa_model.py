@@ -137,9 +137,11 @@ class SwaaModelMixin:
             cache,
             padding is None and starts is None,
         )
-        for layer in self.swaa_rules:
+        for layer, rule in self.swaa_rules.items():
             window_layer = state.window_layer(layer)
             if window_layer is not None:
+                if window_layer.rule != rule:
+                    raise ValueError("the KV cache was filled by a model of another window: start from a fresh cache")
                 window_layer.announce(queries.position, padding is not None)
         return state
 

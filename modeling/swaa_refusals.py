@@ -17,7 +17,7 @@ VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raises NotImplementedError for a call of `generate` that would silently give wrong tokens."""
-    config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
+    config = _generation_config(model, args, kwargs)
     cache = cache_in(kwargs)
     filled = cache is not None and cache.get_seq_length() > 0
     input_ids = inputs if inputs is not None else kwargs.get("input_ids")
@@ -43,6 +43,11 @@ def refuse_broken(model: Any, inputs: Tensor | None, args: tuple[Any, ...], kwar
         )
 
 
+def exits_early(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of `generate` drafts with the model's own first layers."""
+    return _asks(("assistant_early_exit",), _generation_config(model, args, kwargs), kwargs)
+
+
 def stock_flash_mask(mask: Tensor | None, state: SwaaState, rows: int) -> Tensor | None:
     """What keeps the stock flash-attention from a static cache's free slots: a 2D mask that ends before them.
 
@@ -63,7 +68,7 @@ def stock_flash_mask(mask: Tensor | None, state: SwaaState, rows: int) -> Tensor
 
 def refuse_crossing(model: Any, prompt: int, length: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raises NotImplementedError for chunks or drafts across the length at which LongRoPE changes for all tokens."""
-    config = (args[0] if args else kwargs.get("generation_config")) or model.generation_config
+    config = _generation_config(model, args, kwargs)
     wanted = {name: kwargs.get(name) or getattr(config, name, None) for name in ("max_new_tokens", "max_length")}
     end = prompt + wanted["max_new_tokens"] if wanted["max_new_tokens"] else wanted["max_length"] or prompt + 20
     what = f"across {length} tokens, where LongRoPE changes for what is cached too"
@@ -79,6 +84,10 @@ def _refuse(what: str, way_out: str) -> None:
     raise NotImplementedError(
         f"transformers {transformers.__version__} can't compute {what} rightly: {way_out}, or install another version"
     )
+
+
+def _generation_config(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return (args[0] if args else kwargs.get("generation_config")) or model.generation_config
 
 
 def _asks(names: tuple[str, ...], config: Any, kwargs: dict[str, Any]) -> bool:

@@ -1,11 +1,13 @@
 """Assisted decoding: drafts are checked several at a time and taken back, and change nothing."""
 
 import copy
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.embed import FAMILIES, Zoo, early_exit_is_broken, greedy, prompt, refused_if
+from tests.support.embed import FAMILIES, Zoo, early_exit_is_broken, greedy, load, prompt, refused_if
 
 RECIPES: dict[str, dict[str, Any]] = {
     "interleaved": {},
@@ -65,11 +67,16 @@ def test_the_source_assisted_by_an_swaa_model(zoo: Zoo, recipe: str) -> None:
     assert greedy(zoo.stock(), ids, 16, assistant_model=zoo.model(**RECIPES[recipe])) == greedy(zoo.stock(), ids, 16)
 
 
+@pytest.mark.parametrize("kind", ["copy", "other repo"])
 @pytest.mark.parametrize("fa_decode", [True, False])
-def test_a_twin_drafts_what_the_model_says(zoo: Zoo, fa_decode: bool) -> None:
-    """An SWAA assistant sees the same prompt: its own copy's drafts are all accepted."""
+def test_a_twin_drafts_what_the_model_says(zoo: Zoo, tmp_path: Path, fa_decode: bool, kind: str) -> None:
+    """An SWAA assistant sees the same prompt, of whatever repo it is: its own twin's drafts are all accepted."""
     model = zoo.model(fa_decode=fa_decode)
-    twin, ids = copy.deepcopy(model), prompt(70)
+    if kind == "copy":
+        twin = copy.deepcopy(model)
+    else:
+        twin = load(shutil.copytree(zoo.repo(fa_decode=fa_decode), tmp_path / f"twin_{fa_decode}"))
+    ids = prompt(70)
     twin.generation_config.num_assistant_tokens = 4
     twin.generation_config.num_assistant_tokens_schedule = "constant"
     twin.generation_config.assistant_confidence_threshold = 0.0

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -308,6 +309,29 @@ def test_a_reset_cache_starts_anew(zoo: Zoo) -> None:
         return
     cache.reset()
     assert torch.equal(logits(model, [ids], past_key_values=cache), logits(model, [ids], use_cache=True))
+
+
+@pytest.mark.skipif("reset" not in vars(DynamicLayer), reason="stock layers of these versions keep their length")
+@pytest.mark.parametrize("other", [{"window": 12}, {"fa_decode": True}, {"full_layers": (0, 1)}], ids=str)
+def test_an_emptied_cache_serves_another_model(zoo: Zoo, other: dict[str, Any]) -> None:
+    """Each gets the layers of its own rule, whichever repo's the last ones were."""
+    models = zoo.model(fa_decode=False, full_layers=()), zoo.model(**{"fa_decode": False, "full_layers": (), **other})
+    cache, ids = DynamicCache(), prompt(40)
+    for model in (*models, models[0]):
+        expected = _cached(model, [ids], [30, 1, 1, 8])
+        assert torch.equal(_cached(model, [ids], [30, 1, 1, 8], past_key_values=cache), expected)
+        cache.reset()
+
+
+def test_a_cache_that_another_window_filled_is_refused(zoo: Zoo) -> None:
+    """transformers may share code between models, so that their layers are of one class."""
+    model, cache = zoo.model(fa_decode=False), DynamicCache()
+    logits(model, [prompt(40)], past_key_values=cache, use_cache=True)
+    for layer in cache.layers:
+        if hasattr(layer, "rule"):
+            layer.rule = replace(layer.rule, window=layer.rule.window + 1)
+    with pytest.raises(ValueError, match="filled by a model of another window"):
+        logits(model, [prompt(5)], past_key_values=cache, use_cache=True)
 
 
 def test_an_evicting_cache_can_be_pickled(zoo: Zoo) -> None:

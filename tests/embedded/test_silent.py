@@ -50,6 +50,19 @@ def test_a_draft_that_fails_leaves_the_model_whole(zoo: Zoo) -> None:
     assert model.config.num_hidden_layers == 4
 
 
+def test_a_draft_in_another_thread_leaves_the_model_whole(zoo: Zoo) -> None:
+    """A call that begins while another one's draft has cut the model short must not keep it so."""
+    model = load(zoo.repo())
+    model.config.num_hidden_layers = 2
+
+    def restored(input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        model.config.num_hidden_layers = 4
+        return torch.ones(input_ids.shape[0], dtype=torch.bool)
+
+    greedy(model, prompt(30), 8, stopping_criteria=[restored])
+    assert model.config.num_hidden_layers == 4
+
+
 class _Stop:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("stopped")

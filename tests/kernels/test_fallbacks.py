@@ -1,6 +1,8 @@
 """What takes over where a fast kernel can't be compiled: the same attention, said aloud."""
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +58,40 @@ def test_triton_for_flash_attn_4(said: list[str], monkeypatch: pytest.MonkeyPatc
     said_once = "flash-attn-4 can't compute this attention (RuntimeError: no compiler): Triton does"
     _check(flex_attention, said, said_once)
     assert len(said) == 1 and len(swaa_flex._without_flash) == 1
+
+
+@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize("kernel", [flex_attention, flex_or_blocks])
+def test_a_compiler_that_is_switched_off(
+    kernel: Any, flash: bool, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unfused form, which PyTorch would run, needs memory for all pairs. Nothing is remembered against it."""
+    monkeypatch.setattr(swaa_flex, "_takes_flash", lambda query: flash)
+    with torch.compiler.set_stance("force_eager"):
+        words = "FlexAttention isn't compiled (NotCompiledError: torch.compile is switched off)"
+        _check(kernel, said, f"{words}: plain PyTorch does the same")
+    assert len(said) == 1 and not swaa_flex._without_flex and not swaa_flex._without_flash
+
+
+def test_masks_are_kept_for_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swaa_flex, "KEPT_MASKS", 1)
+    monkeypatch.setattr(swaa_flex, "_masks", {})
+    calls = [Call(replace(CASES["plain"], new=length)) for length in range(200, 240)]
+    interval = sys.getswitchinterval()
+
+    def ask(number: int) -> None:
+        call = calls[number % len(calls)]
+        call.state.plans.clear()
+        with torch.no_grad():
+            form, mask = swaa_flex._shared_mask(call.query, call.keys, call.state, call.rule, False)
+        assert mask.seq_lengths == (call.query.shape[2], call.key.shape[2])
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(ask, range(2000)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.usefixtures("flash_library")
