@@ -14,6 +14,7 @@ from .swaa_config import SwaaConfigMixin
 from .swaa_flash import two_pass_attention  # noqa: F401
 from .swaa_flex import flex_attention  # noqa: F401
 from .swaa_generation import SwaaGenerationMixin
+from .swaa_growing import GrowingLayer  # noqa: F401
 from .swaa_mask import Rule  # noqa: F401
 from .swaa_model import SwaaModelMixin
 from .swaa_refusals import refuse_broken  # noqa: F401

@@ -1,4 +1,4 @@
-"""The KV cache of windowed layers without FA decode: sinks and window stay, what lies between is released."""
+"""The KV cache. In windowed layers without FA decode sinks and window stay, and what lies between is released."""
 
 import inspect
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import GenerationMixin
 
+from .swaa_growing import GrowingLayer
 from .swaa_mask import Rule
 
 # The keyword that carries the KV cache: versions from 5.24 on name it anew.
@@ -267,27 +268,33 @@ def _join(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old, new], dim=2) if old.shape[2] else new
 
 
-def release_windows(cache: Any, rules: Iterable[tuple[int, Rule]], depth: int) -> None:
-    """Gives the named layers of an empty DynamicCache a SinkWindowLayer, in place.
+def give_layers(cache: Any, released: Iterable[tuple[int, Rule]], depth: int) -> None:
+    """Gives an empty DynamicCache this model's layers, in place: a SinkWindowLayer for each rule, else a GrowingLayer.
 
     Any other cache, and one that holds tokens already, keeps everything: exact, without the memory saved. One that
-    another model has filled and that was emptied since gets this model's layers. depth: layers that run; those past it
-    are removed.
+    another model has filled and that was emptied since gets this model's layers, too. depth: layers that run; those
+    past it are removed.
     """
     if type(cache) is not DynamicCache or cache.get_seq_length() > 0:
         return
     # A draft that exits early fills fewer layers, and some versions can't crop those that stay empty.
     del cache.layers[depth:]
-    wanted = dict(rules)
-    for index, layer in enumerate(cache.layers):
-        # By name, for another repo's layers are of that repo's own copy of this class.
-        if type(layer).__name__ == SinkWindowLayer.__name__ and getattr(layer, "rule", None) != wanted.get(index):
-            cache.layers[index] = DynamicLayer()
-    for index, rule in wanted.items():
-        while len(cache.layers) <= index:
+    rules = dict(released)
+    for index in range(depth):
+        if index == len(cache.layers):
             cache.layers.append(DynamicLayer())
-        if type(cache.layers[index]) is DynamicLayer:
-            cache.layers[index] = SinkWindowLayer(rule)
+        cache.layers[index] = _layer(cache.layers[index], rules.get(index))
+
+
+def _layer(layer: Any, rule: Rule | None) -> Any:
+    """The layer itself, if it is right or of a kind that isn't ours to replace, or the right one."""
+    wanted = GrowingLayer if rule is None else SinkWindowLayer
+    if type(layer) is wanted and getattr(layer, "rule", None) == rule:
+        return layer
+    # By name, for another repo's layers are of that repo's own copy of these classes.
+    if type(layer).__name__ not in {kind.__name__ for kind in (DynamicLayer, GrowingLayer, SinkWindowLayer)}:
+        return layer
+    return GrowingLayer() if rule is None else SinkWindowLayer(rule)
 
 
 def capacity(cache: Any) -> int:

@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.utils import logging
 
 from .swaa_attention import NAME, check_backend
-from .swaa_cache import CACHE, capacity, release_windows
+from .swaa_cache import CACHE, capacity, give_layers
 from .swaa_mask import Rule, Tokens
 from .swaa_refusals import stock_flash_mask
 from .swaa_settings import SwaaSettings
@@ -92,11 +92,11 @@ class SwaaModelMixin:
     def swaa_cache(self, cache: Any, use_cache: bool = True) -> Any:
         """The KV cache for this model: windowed layers without FA decode release what they no longer need."""
         released = [(i, rule) for i, rule in self.swaa_rules.items() if not rule.fa_decode]
-        if cache is None and use_cache and released:
+        if cache is None and use_cache:
             cache = DynamicCache(config=self.config)
         if cache is not None:
             depth = self.config.num_hidden_layers
-            release_windows(cache, [(i, rule) for i, rule in released if i < depth], depth)
+            give_layers(cache, released, depth)
         return cache
 
     def _uses_cache(self, use_cache: bool | None) -> bool:

@@ -1,0 +1,59 @@
+"""The KV cache of layers that keep every key: full layers, and windowed ones with FA decode."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+# Room for this many tokens more, or for one in so many if that is longer: a token costs a constant number of copies.
+SLACK = 16
+SHARE = 128
+
+# A tensor of keys carries the memory that it is the beginning of. What is made of it (cropped, reordered, moved) doesn't.
+_MEMORY = "swaa_memory"
+
+
+class GrowingLayer(DynamicLayer):
+    """A DynamicLayer that writes a token behind the last one, where stock ones copy all keys for each token.
+
+    keys, values: (batch, kv_heads, tokens, head_dim), the beginning of memory that is longer by at most 16 tokens or
+    1/128. What was written is never written over: keys of an earlier step, or of a copy of the cache, stay as they are.
+    """
+
+    is_sliding = False
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Takes (batch, kv_heads, new, head_dim) and returns all keys and values so far."""
+        if not (self.is_initialized and _fits(self.keys, key_states) and _fits(self.values, value_states)):
+            return super().update(key_states, value_states, *args, **kwargs)
+        self.keys, self.values = _append(self.keys, key_states), _append(self.values, value_states)
+        return self.keys, self.values
+
+
+def _fits(old: Tensor, new: Tensor) -> bool:
+    """Whether `new` may be written behind `old`. Autograd needs each step's keys as they were, a graph can't ask."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    # Whatever differs, and whatever else stands for a tensor (a shard, say), is for torch.cat to join or to refuse.
+    plain = type(old) is type(new) is Tensor and old.ndim == new.ndim == 4
+    alike = plain and old.dtype == new.dtype and old.device == new.device
+    return alike and old.shape[:2] == new.shape[:2] and old.shape[3] == new.shape[3]
+
+
+def _append(old: Tensor, new: Tensor) -> Tensor:
+    """Concatenates along the sequence, in the memory behind `old` if there is any."""
+    past, total = old.shape[2], old.shape[2] + new.shape[2]
+    # Taken away: a second copy of a layer that shares these keys must not write to the same place.
+    memory = vars(old).pop(_MEMORY, None)
+    if memory is None or memory.shape[2] < total or not _writable(memory):
+        memory = old.new_empty(*old.shape[:2], total + max(SLACK, total // SHARE), old.shape[3])
+        memory.narrow(2, 0, past).copy_(old)
+    memory.narrow(2, past, new.shape[2]).copy_(new)
+    joined: Tensor = memory.narrow(2, 0, total)
+    setattr(joined, _MEMORY, memory)
+    return joined
+
+
+def _writable(memory: Tensor) -> bool:
+    return torch.is_inference_mode_enabled() or not memory.is_inference()
