@@ -149,7 +149,7 @@ def _run(kind: Kind, query: Tensor, key: Tensor, value: Tensor, mask: Any, scali
 
 
 def many_variants() -> Any:
-    """While it lasts the compiler makes 64 variants of a function; by itself it makes 8 and then no more."""
+    """While it lasts the compiler makes 64 variants of a function: past its own limit of 8 it runs what isn't fused."""
     limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
     return torch._dynamo.config.patch({limit: 64})
 

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 SLACK = 16
 SHARE = 128
 
-# A tensor of keys carries the memory that it is the beginning of. What is made of it (cropped, reordered, moved) doesn't.
+# A tensor of keys carries the memory that it begins. What is made of it (cropped, reordered, moved) doesn't.
 _MEMORY = "swaa_memory"
 
 
@@ -22,12 +22,15 @@ class GrowingLayer(DynamicLayer):
     """
 
     is_sliding = False
+    keys: Any  # a Tensor, or None before the first tokens
+    values: Any
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Takes (batch, kv_heads, new, head_dim) and returns all keys and values so far."""
-        if not (self.is_initialized and _fits(self.keys, key_states) and _fits(self.values, value_states)):
-            return super().update(key_states, value_states, *args, **kwargs)
-        self.keys, self.values = _append(self.keys, key_states), _append(self.values, value_states)
+        if self.is_initialized and _fits(self.keys, key_states) and _fits(self.values, value_states):
+            self.keys, self.values = _append(self.keys, key_states), _append(self.values, value_states)
+        else:
+            super().update(key_states, value_states, *args, **kwargs)
         return self.keys, self.values
 
 

@@ -144,7 +144,7 @@ def test_slower_kernels_are_noted(qwen3_source: Path, make: Make, monkeypatch: p
     contestants, subject = make(qwen3_source), open_subject(str(qwen3_source))
     assert report.fallbacks(contestants) == []
     code = sys.modules[type(contestants[1].model).__module__.rpartition(".")[0] + ".swaa_flex"]
-    monkeypatch.setattr(code, "fallbacks", ["FlexAttention can't run here", "FlexAttention can't run here"])
+    monkeypatch.setattr(code, "fallbacks", ["FlexAttention can't run here"])
     expected = ["dense: FlexAttention can't run here"]
     assert report.fallbacks(contestants) == expected
     assert report.document(subject, settings(), {}, contestants, [], "")["notes"] == expected

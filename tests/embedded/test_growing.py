@@ -104,8 +104,9 @@ def test_copies_of_a_layer_go_their_own_ways() -> None:
     for _ in range(3):
         layer.update(_states(draw, 1, 1), _states(draw, 1, 1))
     other = copy.copy(layer)
-    expected = [torch.cat([layer.keys, new], dim=2) for new in (_states(draw, 1, 1), _states(draw, 1, 1))]
-    found = [one.update(want[:, :, -1:], want[:, :, -1:])[0] for one, want in zip((layer, other), expected, strict=True)]
+    added = [_states(draw, 1, 1), _states(draw, 1, 1)]
+    expected = [torch.cat([layer.keys, new], dim=2) for new in added]
+    found = [one.update(new, new)[0] for one, new in zip((layer, other), added, strict=True)]
     assert all(map(torch.equal, found, expected))
 
 

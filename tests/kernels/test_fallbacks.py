@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from modeling import swaa_flash, swaa_flex
+from modeling.swaa_block_mask import form_of
 from modeling.swaa_flash import two_pass_attention
 from modeling.swaa_flex import flex_attention, flex_or_blocks
 from tests.support.kernels import CASES, Call
@@ -81,9 +82,9 @@ def test_masks_are_kept_for_many_threads(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def ask(number: int) -> None:
         call = calls[number % len(calls)]
-        call.state.plans.clear()
+        form = form_of(call.keys, call.state, call.rule)
         with torch.no_grad():
-            form, mask = swaa_flex._shared_mask(call.query, call.keys, call.state, call.rule, False)
+            mask = swaa_flex._cached_mask(call.query, call.keys, call.state, call.rule, form, False)
         assert mask.seq_lengths == (call.query.shape[2], call.key.shape[2])
 
     sys.setswitchinterval(1e-6)

@@ -86,11 +86,12 @@ def test_flex_attention_in_float32(name: str) -> None:
     assert call.error(call.run(flex_attention), call.expected()) < 2e-5
 
 
+@pytest.mark.parametrize("kernel", [flex_attention, blocked_attention])
 @pytest.mark.parametrize("seed", range(24))
 @pytest.mark.usefixtures("triton_only")
-def test_random_shapes_in_bfloat16(seed: int) -> None:
+def test_random_shapes_in_bfloat16(seed: int, kernel: Any) -> None:
     call = Call(_random_case(seed), "cuda", torch.bfloat16)
-    _assert_as_good_as_stock(call, call.run(flex_attention))
+    _assert_as_good_as_stock(call, call.run(kernel))
 
 
 @pytest.mark.parametrize("dim", [16, 40, 72, 80, 112, 160, 192, 224])
