@@ -1,8 +1,12 @@
 """The attention that windowed layers run: registered with transformers under a name of its own."""
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
@@ -23,6 +27,13 @@ SERVERS = {
 # Repositories of different versions live in one process: each registers its own code under its own module's name.
 NAME = f"swaa:{__name__}"
 
+# Padding takes another kernel, which loses 0.3 ms per layer to cuDNN's at this length: still less than planning.
+PADDED_KEYS = 16384
+
+_lock = threading.Lock()
+_decoding = 0  # forward passes that run without cuDNN
+_had_cudnn = False
+
 
 def check_backend(name: str | None) -> None:
     """Raises ValueError for an `attn_implementation` without an SWAA kernel, a server's own included."""
@@ -36,6 +47,41 @@ def check_backend(name: str | None) -> None:
         f"SWAA has no attention kernel for attn_implementation={name!r} and will not serve full attention in its "
         f"place: {way_out}"
     )
+
+
+def decode_kernels(state: SwaaState) -> AbstractContextManager[None]:
+    """In which the layers of one forward pass run: on a GPU one more token per row is not for cuDNN.
+
+    PyTorch prefers cuDNN on Hopper and later, and cuDNN plans anew for each number of keys: 35 to 40 ms of the host for
+    each token of a growing cache, full layers and stock models included. flash-attention's kernel, which PyTorch has
+    too, takes 0.04 ms per layer longer after 128k tokens, and plans nothing.
+    """
+    # A graph keeps its kernel, and a static cache has one number of keys.
+    if torch.compiler.is_compiling() or state.length is None or state.backend != "sdpa" or state.user_mask is not None:
+        return nullcontext()
+    tokens = state.queries.position
+    single = tokens.is_cuda and tokens.shape[1] == 1 and (state.aligned or state.length <= PADDED_KEYS)
+    flash = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+    return without_cudnn() if single and flash else nullcontext()
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """PyTorch's attention takes another kernel than cuDNN's; in other threads too, for it is one switch for all."""
+    global _decoding, _had_cudnn
+    with _lock:
+        if _decoding == 0:
+            _had_cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        _decoding += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _decoding -= 1
+            # Never off for good: what another repo's code had switched off, that code switches on again.
+            if _decoding == 0 and _had_cudnn:
+                torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 def swaa_attention(

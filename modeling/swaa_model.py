@@ -1,6 +1,7 @@
 """What every SWAA base model adds to the stock one: windowed layers, and one state per forward pass for them."""
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from transformers.utils import logging
 
-from .swaa_attention import NAME, check_backend
+from .swaa_attention import NAME, check_backend, decode_kernels
 from .swaa_cache import CACHE, capacity, give_layers
 from .swaa_mask import Rule, Tokens
 from .swaa_refusals import stock_flash_mask
@@ -61,6 +62,7 @@ class SwaaModelMixin:
         cache: `past_key_values`, as versions from 5.24 on name it.
         """
         cache = past_key_values if cache is None else cache
+        kernels: AbstractContextManager[None] = nullcontext()
         if self.swaa_rules:
             tokens: Any = input_ids if inputs_embeds is None else inputs_embeds
             if torch.compiler.is_compiling() and cache is None and position_ids is not None:
@@ -78,16 +80,17 @@ class SwaaModelMixin:
             _check_rows(dense_from, tokens.shape[0])
             state = self._state(tokens, attention_mask, starts, cache, dense_from, generated_tokens)
             attention_mask = self._stock_mask(attention_mask, state, tokens.shape[0])
-            kwargs["swaa"] = state
-        return super().forward(  # type: ignore[misc]
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **{CACHE: cache},
-            **kwargs,
-        )
+            kwargs["swaa"], kernels = state, decode_kernels(state)
+        with kernels:
+            return super().forward(  # type: ignore[misc]
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+                use_cache=use_cache,
+                **{CACHE: cache},
+                **kwargs,
+            )
 
     def swaa_cache(self, cache: Any, use_cache: bool = True) -> Any:
         """The KV cache for this model: windowed layers without FA decode release what they no longer need."""

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from transformers import DynamicCache
 
-from tests.support.embed import FAMILIES, Zoo, greedy, load, logits, one, pad_left, prompt
+from tests.support.embed import CACHE, FAMILIES, Zoo, greedy, load, logits, one, pad_left, prompt
 from tests.support.flash_attn_package import write_package
 
 pytestmark = [
@@ -95,6 +97,25 @@ def test_compiled_decode_steps_of_a_padded_batch(zoo: Zoo, recipe: str) -> None:
     expected = greedy(zoo.model(backend="eager", **RECIPES[recipe]), batch, 12)
     model = _cuda(zoo, "sdpa", **RECIPES[recipe])
     assert greedy(model, _to_cuda(batch), 12, cache_implementation="static") == expected
+
+
+@pytest.mark.parametrize("batch", [[prompt(200)], [prompt(200), prompt(150)]], ids=["plain", "left-padded"])
+@pytest.mark.parametrize("recipe", ["interleaved", "no FA decode"])
+def test_decoding_plans_nothing_with_cudnn(zoo: Zoo, recipe: str, batch: list[list[int]]) -> None:
+    """Each token has another number of keys, and for each of those cuDNN would make a plan."""
+    model, cache = _cuda(zoo, "sdpa", dtype=torch.bfloat16, **RECIPES[recipe]), DynamicCache()
+    inputs = _to_cuda(pad_left(batch))
+    with torch.no_grad():
+        model(**inputs, **{CACHE: cache})
+        mask = inputs["attention_mask"].new_ones(len(batch), 201)
+        mask[:, :200] = inputs["attention_mask"]
+        with profile(activities=[ProfilerActivity.CUDA]) as watched:
+            model(mask[:, :1], attention_mask=mask, dense_from=0, **{CACHE: cache})
+            torch.cuda.synchronize()
+    kernels = [event.key.lower() for event in watched.key_averages()]
+    assert any("fmha" in name or "flash" in name for name in kernels)
+    assert not any("cudnn_generated" in name for name in kernels)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
 @backends
