@@ -141,7 +141,7 @@ class SwaaModelMixin:
             padding is None and starts is None,
         )
         for layer, rule in self.swaa_rules.items():
-            window_layer = state.window_layer(layer)
+            window_layer = state.window_layers.get(layer)
             if window_layer is not None:
                 if window_layer.rule != rule:
                     raise ValueError("the KV cache was filled by a model of another window: start from a fresh cache")

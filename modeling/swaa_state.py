@@ -27,6 +27,7 @@ class SwaaState:
     cache: the KV cache, or None.
     aligned: no padding and no packing: position is index in every row.
     plans: what the layers of this pass work out once and share.
+    window_layers: the evicting layers of the cache, by their number.
     """
 
     backend: str
@@ -39,6 +40,11 @@ class SwaaState:
     cache: Any
     aligned: bool
     plans: dict[Any, Any] = field(default_factory=dict)
+    window_layers: dict[int, SinkWindowLayer] = field(init=False)
+
+    def __post_init__(self) -> None:
+        layers = enumerate(getattr(self.cache, "layers", ()))
+        self.window_layers = {number: layer for number, layer in layers if isinstance(layer, SinkWindowLayer)}
 
     def is_plain(self, rule: Rule) -> bool:
         """Whether the rule is plain causal attention here: all queries dense, or nothing lies outside their view."""
@@ -48,18 +54,12 @@ class SwaaState:
 
     def holds_all(self, layer: int, count: int) -> bool:
         """Whether the `count` keys that the layer's cache returned are all there were."""
-        return self.window_layer(layer) is None or count == self.length
+        return layer not in self.window_layers or count == self.length
 
     def sees_all(self, layer: int) -> bool:
         """Whether the single query sees every key that the layer's cache returned."""
-        window_layer = self.window_layer(layer)
+        window_layer = self.window_layers.get(layer)
         return window_layer is not None and window_layer.exact
-
-    def window_layer(self, layer: int) -> SinkWindowLayer | None:
-        """The layer's evicting cache, where it has one."""
-        layers = getattr(self.cache, "layers", ())
-        found = layers[layer] if layer < len(layers) else None
-        return found if isinstance(found, SinkWindowLayer) else None
 
     def plan_name(self, kind: str, keys: Tokens, rule: Rule, *more: Any) -> Any:
         """Under which name layers with the same rule and the same keys share what they work out."""
@@ -69,7 +69,7 @@ class SwaaState:
 
     def keys_of(self, layer: int, count: int) -> Tokens:
         """The tokens of the `count` keys that the layer's cache returned."""
-        window_layer = self.window_layer(layer)
+        window_layer = self.window_layers.get(layer)
         if window_layer is not None and window_layer.is_initialized:
             return Tokens(window_layer.seen_positions())
         return _extend(self.keys, count)
