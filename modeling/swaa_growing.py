@@ -7,14 +7,14 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 # Room for this many tokens more, or for one in so many if that is longer: a token costs a constant number of copies.
-SLACK = 16
+SLACK = 32
 SHARE = 256
 
 
 class GrowingLayer(DynamicLayer):
     """A DynamicLayer that writes a token behind the last one, where stock ones copy all keys for each token.
 
-    keys, values: (batch, kv_heads, tokens, head_dim), the beginning of memory that is longer by at most 16 tokens or
+    keys, values: (batch, kv_heads, tokens, head_dim), the beginning of memory that is longer by at most 32 tokens or
     1/256. What was written is never written over: keys of an earlier step, or of a copy of the cache, stay as they are.
     """
 

@@ -158,9 +158,12 @@ class SwaaModelMixin:
         if dense_from is not None:
             if isinstance(dense_from, int) and dense_from >= (past + new if isinstance(past, int) else LATER):
                 return False
+            if isinstance(dense_from, int) and (dense_from == 0 or (isinstance(past, int) and dense_from <= past)):
+                queries.dense = torch.ones((1, new), dtype=torch.bool, device=device)
+                return True
             queries.dense = dense_from_index(dense_from, past, new, device)
             if isinstance(dense_from, int):
-                return dense_from == 0 or (isinstance(past, int) and dense_from <= past)
+                return False
         elif generated is not None:
             queries.dense = dense_from_labels(generated.to(device), queries, self.swaa.fa_tail)
         else:
