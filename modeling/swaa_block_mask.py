@@ -4,7 +4,9 @@ A block is full where every pair of it attends: the kernel then asks no question
 """
 
 import inspect
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ from .swaa_state import SwaaState
 BLOCK = 128
 # Positions are compared in 32 bits, which is faster. No sequence is as long.
 FAR = 2**30
+
+_one_at_a_time = threading.Lock()
 
 # Spares the lists that only a backward pass reads, where this version of PyTorch can.
 _KNOWN = inspect.signature(BlockMask.from_kv_blocks).parameters
@@ -91,14 +95,17 @@ def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, form: 
     # So does the CPU's kernel.
     wide = backward or not FORWARD_ONLY or query.device.type == "cpu"
     some, all_ = _listed(valid & ~full, blocks, width, wide), _listed(full, blocks, width, wide)
-    return BlockMask.from_kv_blocks(
-        *some,
-        *all_,
-        BLOCK_SIZE=BLOCK,
-        mask_mod=_mask_mod(queries, keys, state, rule, form, query.shape[0]),
-        seq_lengths=(new, count),
-        **({} if wide else FORWARD_ONLY),
-    )
+    mask_mod = _mask_mod(queries, keys, state, rule, form, query.shape[0])
+    # PyTorch's own code keeps a note in a global while it makes one, and fails where two threads do (2.13).
+    with nullcontext() if torch.compiler.is_compiling() else _one_at_a_time:
+        return BlockMask.from_kv_blocks(
+            *some,
+            *all_,
+            BLOCK_SIZE=BLOCK,
+            mask_mod=mask_mod,
+            seq_lengths=(new, count),
+            **({} if wide else FORWARD_ONLY),
+        )
 
 
 def _candidates(queries: Tokens, keys: Tokens, state: SwaaState, rule: Rule) -> tuple[Tensor, Tensor]:

@@ -156,6 +156,21 @@ def test_compiled_prompts_are_not_tied_to_their_lengths(zoo: Zoo, past: int) -> 
     assert len(graphs) <= 2
 
 
+@pytest.mark.parametrize("eager_steps", [0, 3])
+def test_a_compiled_step_with_a_growing_cache(zoo: Zoo, eager_steps: int) -> None:
+    """With FA decode: one graph for one length, one for all others, and one for the room that uncompiled steps left."""
+    model, oracle, graphs, ids = load(zoo.repo()), zoo.oracle(), [], prompt(100)  # type: ignore[var-annotated]
+    step, cache = torch.compile(model.forward, backend=_counting(graphs), fullgraph=True), DynamicCache()
+    logits(model, one(ids[:70]), past_key_values=cache, use_cache=True)
+    steps = []
+    for position in range(70, 100):
+        options = {"position_ids": torch.tensor([[position]]), "past_key_values": cache, "use_cache": True}
+        forward = model if position < 70 + eager_steps else step
+        steps.append(logits(forward, one([ids[position]]), dense_from=0, **options)[0])
+    assert_close(torch.cat(steps), oracle.logits(ids, from_position(70))[70:])
+    assert len(graphs) <= (3 if eager_steps else 2)
+
+
 @pytest.mark.parametrize("lengths", [(70, 70), (70, 60)], ids=str)
 def test_a_compiled_step_with_an_evicting_cache(zoo: Zoo, lengths: tuple[int, int]) -> None:
     """No break in any layer: keys are overwritten inside the graph, and the ring turns without a new one."""

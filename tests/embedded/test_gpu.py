@@ -159,6 +159,7 @@ def _gradients(model: Any, ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("recipe", ["interleaved", "every layer windowed", "no FA decode"])
 def test_a_compiled_prefill_agrees(zoo: Zoo, recipe: str) -> None:
     model = _cuda(zoo, "sdpa", **RECIPES[recipe])
+    torch._dynamo.reset()
     compiled = torch.compile(model)
     for length in (300, 411):
         ids = torch.tensor([prompt(length, 1), prompt(length, 2)]).to("cuda")

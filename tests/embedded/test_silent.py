@@ -31,6 +31,7 @@ def test_a_padded_row_costs_the_others_nothing(zoo: Zoo, monkeypatch: pytest.Mon
 
 
 def test_a_compiled_forward_pass_gives_the_cache_that_it_is_asked_for(zoo: Zoo) -> None:
+    torch._dynamo.reset()
     model = torch.compile(zoo.model(), backend="eager")
     output = model(one(prompt(30)), position_ids=torch.arange(30)[None], use_cache=True)
     assert output[CACHE].get_seq_length() == 30
