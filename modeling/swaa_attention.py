@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from .swaa_blocks import blocked_attention
+from .swaa_cache import capacity
 from .swaa_flash import takes_flash, two_pass_attention
 from .swaa_flex import flex_attention, flex_or_blocks, takes_flex
 from .swaa_mask import Rule, combine, eager_attention, rule_mask, take_columns
@@ -57,12 +58,17 @@ def decode_kernels(state: SwaaState) -> AbstractContextManager[None]:
     too, takes 0.04 ms per layer longer after 128k tokens, and plans nothing.
     """
     # A graph keeps its kernel, and a static cache has one number of keys.
-    if torch.compiler.is_compiling() or state.length is None or state.backend != "sdpa" or state.user_mask is not None:
+    if torch.compiler.is_compiling() or state.length is None or capacity(state.cache):
         return nullcontext()
-    tokens = state.queries.position
+    tokens, stock_masks = state.queries.position, state.backend == "sdpa" and state.user_mask is None
     single = tokens.is_cuda and tokens.shape[1] == 1 and (state.aligned or state.length <= PADDED_KEYS)
-    flash = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
-    return without_cudnn() if single and flash else nullcontext()
+    return without_cudnn() if single and stock_masks and _may_use_flash() else nullcontext()
+
+
+def _may_use_flash() -> bool:
+    """Whether PyTorch's own flash-attention is built in and allowed."""
+    cuda = torch.backends.cuda
+    return bool(cuda.flash_sdp_enabled() and cuda.is_flash_attention_available())  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -79,7 +85,7 @@ def without_cudnn() -> Iterator[None]:
     finally:
         with _lock:
             _decoding -= 1
-            # Never off for good: what another repo's code had switched off, that code switches on again.
+            # Where another repo's copy of this had switched it off, that copy switches it on again.
             if _decoding == 0 and _had_cudnn:
                 torch.backends.cuda.enable_cudnn_sdp(True)
 

@@ -24,7 +24,9 @@ BLOCK = 128
 # Positions are compared in 32 bits, which is faster. No sequence is as long.
 FAR = 2**30
 
-_one_at_a_time = threading.Lock()
+# While PyTorch makes a BlockMask it keeps a note in a global (2.13), which two threads at once break, or leave behind
+# for the compiler to obey. One lock for the process, so for the code of all repos in it.
+_one_at_a_time = vars(torch.nn.attention.flex_attention).setdefault("_swaa_lock", threading.Lock())
 
 # Spares the lists that only a backward pass reads, where this version of PyTorch can.
 _KNOWN = inspect.signature(BlockMask.from_kv_blocks).parameters
@@ -96,7 +98,6 @@ def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, form: 
     wide = backward or not FORWARD_ONLY or query.device.type == "cpu"
     some, all_ = _listed(valid & ~full, blocks, width, wide), _listed(full, blocks, width, wide)
     mask_mod = _mask_mod(queries, keys, state, rule, form, query.shape[0])
-    # PyTorch's own code keeps a note in a global while it makes one, and fails where two threads do (2.13).
     with nullcontext() if torch.compiler.is_compiling() else _one_at_a_time:
         return BlockMask.from_kv_blocks(
             *some,

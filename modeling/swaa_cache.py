@@ -273,7 +273,8 @@ def give_layers(cache: Any, released: Iterable[tuple[int, Rule]], depth: int) ->
 
     Any other cache, and one that holds tokens already, keeps everything: exact, without the memory saved. One that
     another model has filled and that was emptied since gets this model's layers, too. depth: layers that run; those
-    past it are removed.
+    past it are removed. In a graph layers that keep everything stay stock ones: there both do the same, and some
+    versions export no others.
     """
     if type(cache) is not DynamicCache or cache.get_seq_length() > 0:
         return
@@ -288,13 +289,13 @@ def give_layers(cache: Any, released: Iterable[tuple[int, Rule]], depth: int) ->
 
 def _layer(layer: Any, rule: Rule | None) -> Any:
     """The layer itself, if it is right or of a kind that isn't ours to replace, or the right one."""
-    wanted = GrowingLayer if rule is None else SinkWindowLayer
-    if type(layer) is wanted and getattr(layer, "rule", None) == rule:
+    keeping = DynamicLayer if torch.compiler.is_compiling() else GrowingLayer
+    if type(layer) is (keeping if rule is None else SinkWindowLayer) and getattr(layer, "rule", None) == rule:
         return layer
     # By name, for another repo's layers are of that repo's own copy of these classes.
     if type(layer).__name__ not in {kind.__name__ for kind in (DynamicLayer, GrowingLayer, SinkWindowLayer)}:
         return layer
-    return GrowingLayer() if rule is None else SinkWindowLayer(rule)
+    return keeping() if rule is None else SinkWindowLayer(rule)
 
 
 def capacity(cache: Any) -> int:

@@ -1,5 +1,6 @@
 """The KV cache of layers that keep every key: full layers, and windowed ones with FA decode."""
 
+import copy
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ class GrowingLayer(DynamicLayer):
     """A DynamicLayer that writes a token behind the last one, where stock ones copy all keys for each token.
 
     keys, values: (batch, kv_heads, tokens, head_dim), the beginning of memory that is longer by at most 32 tokens or
-    1/256. What was written is never written over: keys of an earlier step, or of a copy of the cache, stay as they are.
+    1/256, and so not contiguous. Writing tokens changes nothing that was written before: keys of an earlier step, or of
+    a copy of the cache, stay as they are. Pickled it is a stock layer, which needs no code of ours to be loaded.
     """
 
     is_sliding = False
@@ -41,9 +43,22 @@ class GrowingLayer(DynamicLayer):
         super().update(key_states, value_states, *args, **kwargs)
         return self.keys, self.values
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the room: a copy, or what is loaded, makes its own."""
-        return {**vars(self), "_room": None}
+    def __copy__(self) -> Any:
+        """Shares the keys, not the room: each of the two makes its own."""
+        copied: Any = type(self)()
+        vars(copied).update(vars(self), _room=None)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied: Any = type(self)()
+        memo[id(self)] = copied
+        vars(copied).update({name: copy.deepcopy(it, memo) for name, it in vars(self).items() if name != "_room"})
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: it for name, it in vars(self).items() if name != "_room"}
+        state |= {name: it.contiguous() for name, it in state.items() if isinstance(it, Tensor)}
+        return DynamicLayer, (), state
 
     # What these leave is other memory than before, which must not be held for its room.
 
@@ -89,7 +104,10 @@ class Room:
 
     def is_behind(self, keys: Any, values: Any) -> bool:
         """Whether these are what was handed out last, which somebody may have changed since."""
-        return keys is self.keys and values is self.values
+        key_memory, value_memory = self.memories
+        same = keys is self.keys and values is self.values
+        unmoved = keys.data_ptr() == key_memory.data_ptr() and values.data_ptr() == value_memory.data_ptr()
+        return same and unmoved and keys.shape[2] == values.shape[2] == self.filled
 
     def takes(self, key: Tensor, value: Tensor) -> bool:
         """Whether there is a place for this one token, and it is of the same kind."""
@@ -112,10 +130,10 @@ class Room:
         self._hand_out()
 
     def _hand_out(self) -> None:
-        # Half the price of slices.
+        # Half the price of slices. And `data`, so that autograd doesn't take a token behind them for a change to them.
         (batch, heads, _, dim), (_, _, _, value_dim) = self.token
-        self.keys = self.memories[0].as_strided((batch, heads, self.filled, dim), self.strides[0])
-        self.values = self.memories[1].as_strided((batch, heads, self.filled, value_dim), self.strides[1])
+        self.keys = self.memories[0].as_strided((batch, heads, self.filled, dim), self.strides[0]).data
+        self.values = self.memories[1].as_strided((batch, heads, self.filled, value_dim), self.strides[1]).data
 
     def _cut_places(self) -> bool:
         """The next places, the first one last: many views at once are cheaper."""

@@ -15,15 +15,16 @@ from modeling import swaa_attention
 from modeling.swaa_attention import PADDED_KEYS, decode_kernels, without_cudnn
 from modeling.swaa_mask import Tokens
 from modeling.swaa_state import SwaaState
-from tests.support.embed import Zoo, greedy, prompt
+from tests.support.embed import Zoo, greedy, load, prompt
 
 enabled = torch.backends.cuda.cudnn_sdp_enabled
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """cuDNN is on before each test, and whatever a test left is undone."""
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """cuDNN is on before each test, flash-attention is there, and whatever a test left is undone."""
     flash = torch.backends.cuda.flash_sdp_enabled()
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
     torch.backends.cuda.enable_cudnn_sdp(True)
     yield
     torch.backends.cuda.enable_cudnn_sdp(True)
@@ -54,10 +55,22 @@ def test_a_token_on_a_gpu_does_without() -> None:
         _decoding(is_cuda=False),
         replace(_decoding(), backend="flex_attention"),
         replace(_decoding(), length=None),
+        replace(
+            _decoding(),
+            cache=SimpleNamespace(is_compileable=True, max_cache_len=1000, get_max_cache_shape=lambda: 1000),
+        ),
         replace(_decoding(), user_mask=torch.ones(1, 1, 1, 901)),
         replace(_decoding(), aligned=False, length=PADDED_KEYS + 1),
     ],
-    ids=["several tokens", "CPU", "another backend", "static cache", "own mask", "long padded rows"],
+    ids=[
+        "several tokens",
+        "CPU",
+        "another backend",
+        "graph over a static cache",
+        "static cache",
+        "own mask",
+        "long padded rows",
+    ],
 )
 def test_everything_else_runs_what_pytorch_prefers(state: SwaaState) -> None:
     assert not _switches_off(state) and enabled()
@@ -70,6 +83,11 @@ def test_a_graph_keeps_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_whom_flash_attention_is_forbidden_keeps_cudnn() -> None:
     torch.backends.cuda.enable_flash_sdp(False)
+    assert not _switches_off(_decoding())
+
+
+def test_where_flash_attention_is_not_built_cudnn_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
     assert not _switches_off(_decoding())
 
 
@@ -110,9 +128,10 @@ def test_two_repos_that_overlap_switch_it_on_again() -> None:
         assert enabled()
 
 
-def test_the_model_decodes_under_it(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its whole forward pass, full layers included, and nothing but that."""
-    model, seen = zoo.model(), []
+@pytest.mark.parametrize("static", [False, True])
+def test_the_model_decodes_under_it(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, static: bool) -> None:
+    """Its whole forward pass, full layers included, and nothing but that; over a static cache never."""
+    model, seen = load(zoo.repo()), []  # type: ignore[var-annotated]
     code = sys.modules[type(model).__module__.rpartition(".")[0] + ".swaa_model"]
 
     def on_a_gpu(state: SwaaState) -> Any:
@@ -122,7 +141,8 @@ def test_the_model_decodes_under_it(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(code, "decode_kernels", on_a_gpu)
     for layer in model.model.layers:
         layer.register_forward_pre_hook(lambda module, args: seen.append((args[0].shape[1], enabled())))
-    greedy(model, prompt(40), 4)
+    options = {"cache_implementation": "static", "disable_compile": True} if static else {}
+    greedy(model, prompt(40), 4, **options)
     layers = len(model.model.layers)
-    assert seen == [(40, True)] * layers + [(1, False)] * layers * 3
+    assert seen == [(40, True)] * layers + [(1, static)] * layers * 3
     assert enabled()

@@ -156,6 +156,20 @@ def test_compiled_prompts_are_not_tied_to_their_lengths(zoo: Zoo, past: int) -> 
     assert len(graphs) <= 2
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_prompt_and_its_cache_are_exported(zoo: Zoo, given: bool) -> None:
+    """Some versions export caches of stock layers only."""
+    executorch = pytest.importorskip("transformers.integrations.executorch")
+    executorch.register_dynamic_cache_export_support()
+    model, ids = load(zoo.repo()), one(prompt(60))
+    inputs = {"input_ids": ids, "position_ids": torch.arange(60)[None], "use_cache": True}
+    with torch.no_grad():
+        program = torch.export.export(model, (), inputs | ({CACHE: DynamicCache()} if given else {}), strict=False)
+        output = program.module()(**inputs, **({CACHE: DynamicCache()} if given else {}))
+    assert_close(output.logits[0], zoo.oracle().logits(ids[0].tolist()))
+    assert output[CACHE].get_seq_length() == 60
+
+
 @pytest.mark.parametrize("eager_steps", [0, 3])
 def test_a_compiled_step_with_a_growing_cache(zoo: Zoo, eager_steps: int) -> None:
     """With FA decode: one graph for one length, one for all others, and one for the room that uncompiled steps left."""
