@@ -96,7 +96,8 @@ def block_mask(query: Tensor, keys: Tokens, state: SwaaState, rule: Rule, form: 
     # What is made from the lists for a backward pass reads the number of key blocks from their shape.
     # So does the CPU's kernel.
     wide = backward or not FORWARD_ONLY or query.device.type == "cpu"
-    some, all_ = _listed(valid & ~full, blocks, width, wide), _listed(full, blocks, width, wide)
+    listed = _all_listed if query.device.type == "cpu" else _listed
+    some, all_ = listed(valid & ~full, blocks, width, wide), listed(full, blocks, width, wide)
     mask_mod = _mask_mod(queries, keys, state, rule, form, query.shape[0])
     with nullcontext() if torch.compiler.is_compiling() else _one_at_a_time:
         return BlockMask.from_kv_blocks(
@@ -208,6 +209,19 @@ def _blocks(values: Tensor, missing: int | bool) -> Tensor:
     """(rows, length) cut into (rows, blocks, BLOCK)."""
     values = pad(values, (0, -values.shape[1] % BLOCK), value=missing)
     return values.reshape(values.shape[0], -1, BLOCK)
+
+
+def _all_listed(chosen: Tensor, blocks: Tensor, width: int, wide: bool) -> tuple[Tensor, Tensor]:
+    """As `_listed`, and behind those all other blocks, each once.
+
+    Before PyTorch 2.8 the CPU's kernel reads neither the counts nor the list of full blocks: it asks the rule about
+    every key of the first list, where a block that stood twice would count twice.
+    """
+    rows = max(chosen.shape[0], blocks.shape[0])
+    each = torch.arange(width, device=blocks.device).expand(rows, blocks.shape[1], width)
+    # What isn't chosen may be a block that stands there already.
+    counts = torch.zeros_like(each).scatter_add(2, blocks.expand(rows, -1, -1), chosen.long().expand(rows, -1, -1))
+    return _listed(counts > 0, each, width, wide)
 
 
 def _listed(chosen: Tensor, blocks: Tensor, width: int, wide: bool) -> tuple[Tensor, Tensor]:

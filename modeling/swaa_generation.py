@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ClassVar, NoReturn
 
+# What PyTorch 2.6 makes of compiled code here looks for it by this name.
+import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache
 
 from .swaa_cache import CACHE, SinkWindowLayer, cache_in, capacity
@@ -87,7 +88,8 @@ class SwaaGenerationMixin:
             return attention_mask
         if bool((attention_mask != 0).all()):
             return None
-        return pad(attention_mask, (0, max(capacity(cache_in(kwargs)) - attention_mask.shape[1], 0)))
+        free = max(capacity(cache_in(kwargs)) - attention_mask.shape[1], 0)
+        return torch.nn.functional.pad(attention_mask, (0, free))
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)  # type: ignore[misc]

@@ -154,8 +154,9 @@ def _tensors(adapter: Adapter) -> dict[str, Tensor]:
 
 def _unpickled(adapter: Adapter, path: Path) -> dict[str, Tensor]:
     try:
-        # Only tensors and plain containers are unpickled, no code.
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # Only tensors and plain containers are unpickled, no code. PyTorch 2.15 warns of what is refused below.
+        with silence():
+            found = torch.load(path, map_location="cpu", weights_only=True)
         tensors = {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
     except MemoryError:
         raise

@@ -57,6 +57,16 @@ def test_every_pair_that_attends_is_in_a_block(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_cpu_is_told_of_each_block_once(name: str) -> None:
+    """Before PyTorch 2.8 its kernel looks at all of the list, however many blocks of it count."""
+    call = Call(ALL[name])
+    keys = call.state.keys_of(0, call.key.shape[2])
+    made = block_mask(call.query, keys, call.state, call.rule, form_of(keys, call.state, call.rule), False)
+    each = torch.arange(-(-call.key.shape[2] // BLOCK), dtype=torch.int32)
+    assert (made.kv_indices.sort(dim=3).values == each).all()
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_every_pair_of_a_full_block_attends(name: str) -> None:
     call = Call(ALL[name])
     some, full = _lists(call)

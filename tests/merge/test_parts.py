@@ -211,9 +211,15 @@ def test_memory(kind: str, tmp_path: Path) -> None:
     )
     source, adapter = _large_source(tmp_path / "source", config), _large_adapter(tmp_path / "adapter", *LARGE[kind])
     command = [sys.executable, "-m", "swaa_convert", source, "--lora", adapter, "--out", tmp_path / "out", "--link"]
-    result = subprocess.run([sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True)
+    peak, libraries = _peak(*command), _peak(sys.executable, "-c", "import peft, transformers")
     shard = max(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
-    assert int(result.stdout.splitlines()[-1]) < shard + GB
+    assert peak - libraries < shard + 0.6 * GB
+
+
+def _peak(*command: Any) -> int:
+    """A CUDA build of PyTorch alone takes 0.4 GB more than one without."""
+    result = subprocess.run([sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True)
+    return int(result.stdout.splitlines()[-1])
 
 
 def _large_source(path: Path, config: dict[str, Any]) -> Path:

@@ -24,6 +24,7 @@ two_gpus = [
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices"),
 ]
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 # What is broken in the stock library, with its own models too.
 early_exit_is_broken = VERSION == (5, 0)
