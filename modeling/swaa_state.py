@@ -65,6 +65,7 @@ class SwaaState:
         """Under which name layers with the same rule and the same keys share what they work out."""
         # A compiled graph would be tied to the length, and has no two layers of one rule with different keys.
         count = None if torch.compiler.is_compiling() else keys.position.shape[1]
+        # Plain values only: before PyTorch 2.9 its compiler finds nothing by a rule or a device.
         return (kind, count, rule.window, rule.keep_first, rule.fa_decode, str(keys.position.device), *more)
 
     def keys_of(self, layer: int, count: int) -> Tokens:

@@ -32,6 +32,8 @@ def write_tokenizer(path: Path, *, chat_template: bool = True) -> None:
         "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>",
         "clean_up_tokenization_spaces": False,
+        # Without it, transformers 4.57 adds token_type_ids, which the models refuse.
+        "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": 4096,
     }
     if chat_template:
